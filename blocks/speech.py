@@ -1,0 +1,184 @@
+"""Voices: text in, sound out."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from pydantic import Field, PrivateAttr
+
+from blocks.engine import Engine
+from dubbing import weights
+from dubbing.errors import BadSetting, EngineRefused, UnsupportedLanguage
+from dubbing.languages import base_language, name_of
+
+LOW_VOICE = 165.0  # Hz: median pitch between men's (85-155) and women's (165-255) speaking voices; Titze, Principles of Voice Production
+
+
+class Speech(NamedTuple):
+    samples: np.ndarray  # mono, float32
+    sample_rate: int
+
+
+class SpeechEngine(Engine):
+    """Base of the family.
+
+    To add an engine: fill `voices`, implement `synthesize`, and enter the class in `SPEECH_ENGINES`. The first voice of a language (or the first
+    of each register) is its default. Synthesis must be repeatable: the same text, voice and seed give the same samples.
+    """
+
+    seeded: ClassVar[bool] = False  # whether another seed gives another reading
+
+    @abstractmethod
+    def voices(self, language: str) -> list[str]:
+        """Voices that speak the language, best first; empty when none does."""
+
+    @abstractmethod
+    def languages(self) -> list[str]:
+        """Tags of the languages that it speaks."""
+
+    @abstractmethod
+    def synthesize(self, text: str, language: str, voice: str, seed: int) -> Speech:
+        """Speak one line.
+
+        Raises:
+            EngineRefused: it can't speak this text.
+        """
+
+    def default_voice(self, language: str, pitch: float | None) -> str:
+        """The voice for a lecturer of this median pitch (Hz; None when unknown)."""
+        return self.voices(language)[0]
+
+    def check(self, language: str, voice: str | None) -> None:
+        """Refuse what it can't speak, before any work.
+
+        Raises:
+            UnsupportedLanguage, BadSetting
+        """
+        known = self.voices(language)
+        if not known:
+            raise UnsupportedLanguage(
+                f"target language {language} ({name_of(language)}): {self.engine_name} doesn't speak it; it speaks {', '.join(self.languages())}"
+            )
+        if voice is not None and voice not in known:
+            raise BadSetting(f"voice {voice}: {self.engine_name} has no such voice for {language}; it has {', '.join(known)}")
+
+
+class _KokoroLanguage(NamedTuple):
+    prefix: str  # of the voices' names
+    phonemes: str  # who turns text into phonemes: a voice of eSpeak NG, or "misaki" for the scripts it doesn't read well
+    best: tuple[str, ...]  # female, male: graded best in the model's own list of voices
+
+
+class Kokoro(SpeechEngine):
+    """Kokoro-82M on ONNX Runtime: 54 voices in eight languages. It does not clone."""
+
+    _block_type_name = "Coursedub Kokoro"
+    _block_type_slug = "coursedub-kokoro"
+    engine_name: ClassVar[str] = "kokoro"
+    packages: ClassVar[tuple[str, ...]] = ("kokoro-onnx", "onnxruntime", "espeakng-loader", "phonemizer", "misaki")
+    settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
+
+    _LANGUAGES: ClassVar[Mapping[str, _KokoroLanguage]] = {
+        "en": _KokoroLanguage("a", "en-us", ("af_heart", "am_michael")),
+        "en-US": _KokoroLanguage("a", "en-us", ("af_heart", "am_michael")),
+        "en-GB": _KokoroLanguage("b", "en-gb", ("bf_emma", "bm_george")),
+        "es": _KokoroLanguage("e", "es", ("ef_dora", "em_alex")),
+        "fr": _KokoroLanguage("f", "fr-fr", ("ff_siwis",)),
+        "hi": _KokoroLanguage("h", "hi", ("hf_alpha", "hm_omega")),
+        "it": _KokoroLanguage("i", "it", ("if_sara", "im_nicola")),
+        "pt": _KokoroLanguage("p", "pt-br", ("pf_dora", "pm_alex")),
+        "pt-BR": _KokoroLanguage("p", "pt-br", ("pf_dora", "pm_alex")),
+        "ja": _KokoroLanguage("j", "misaki", ("jf_alpha", "jm_kumo")),
+        "zh": _KokoroLanguage("z", "misaki", ("zf_xiaobei", "zm_yunjian")),
+    }
+
+    speed: float = Field(default=1.0, ge=0.5, le=2.0, description="Of the voice itself; fitting to the picture comes on top.")
+    threads: int = Field(default=0, description="0: all processors this process may use.")
+
+    _model: Any = PrivateAttr(default=None)
+    _readers: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def weights_names(self) -> tuple[str, ...]:
+        return ("kokoro-82m-int8", "kokoro-voices")
+
+    def close(self) -> None:
+        self._model = None
+        self._readers.clear()
+
+    def languages(self) -> list[str]:
+        return list(self._LANGUAGES)
+
+    def _language(self, tag: str) -> _KokoroLanguage | None:
+        exact = {known.lower(): language for known, language in self._LANGUAGES.items()}
+        return exact.get(tag.lower()) or exact.get(base_language(tag))
+
+    def voices(self, language: str) -> list[str]:
+        spoken = self._language(language)
+        if spoken is None:
+            return []
+        # English voices of the other side of the ocean can be asked for too.
+        prefixes = ("a", "b") if base_language(language) == "en" else (spoken.prefix,)
+        others = [name for name in KOKORO_VOICES if name[0] in prefixes and name not in spoken.best]
+        return [*spoken.best, *others]
+
+    def default_voice(self, language: str, pitch: float | None) -> str:
+        spoken = self._language(language)
+        assert spoken is not None
+        return spoken.best[-1] if pitch is not None and pitch < LOW_VOICE else spoken.best[0]
+
+    def synthesize(self, text: str, language: str, voice: str, seed: int) -> Speech:
+        spoken = self._language(language)
+        assert spoken is not None
+        if not any(c.isalnum() for c in text):
+            raise EngineRefused(f"kokoro: nothing to say in {text!r}")
+        model = self._loaded()
+        if spoken.phonemes == "misaki":
+            text, phonemes = self._read(text, base_language(language)), True
+        else:
+            phonemes = False
+        # An English voice keeps its own accent whatever the tag says.
+        accent = {"a": "en-us", "b": "en-gb"}.get(voice[0], spoken.phonemes if not phonemes else "en-us")
+        samples, sample_rate = model.create(text, voice=voice, speed=self.speed, lang=accent, is_phonemes=phonemes, trim=True)
+        return Speech(np.asarray(samples, dtype=np.float32).reshape(-1), int(sample_rate))
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            import kokoro_onnx
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = self.threads or len(os.sched_getaffinity(0))
+            options.inter_op_num_threads = 1
+            [file] = weights.folder_of("kokoro-82m-int8").glob("*.onnx")
+            session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            self._model = kokoro_onnx.Kokoro.from_session(session, str(weights.folder_of("kokoro-voices") / "voices.npz"))
+        return self._model
+
+    def _read(self, text: str, language: str) -> str:
+        """Phonemes of Japanese or Chinese."""
+        if language not in self._readers:
+            if language == "ja":
+                from misaki.ja import JAG2P
+
+                self._readers[language] = JAG2P(version="pyopenjtalk")
+            else:
+                from misaki.zh import ZHG2P
+
+                self._readers[language] = ZHG2P()
+        return str(self._readers[language](text)[0])
+
+
+KOKORO_VOICES = tuple(
+    (
+        "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah af_sky am_adam am_echo am_eric am_fenrir am_liam "
+        "am_michael am_onyx am_puck am_santa bf_alice bf_emma bf_isabella bf_lily bm_daniel bm_fable bm_george bm_lewis ef_dora em_alex em_santa "
+        "ff_siwis hf_alpha hf_beta hm_omega hm_psi if_sara im_nicola jf_alpha jf_gongitsune jf_nezumi jf_tebukuro jm_kumo pf_dora pm_alex pm_santa "
+        "zf_xiaobei zf_xiaoni zf_xiaoxiao zf_xiaoyi zm_yunjian zm_yunxi zm_yunxia zm_yunyang"
+    ).split()
+)
+
+SPEECH_ENGINES: dict[str, type[SpeechEngine]] = {Kokoro.engine_name: Kokoro}

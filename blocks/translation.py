@@ -1,0 +1,219 @@
+"""Translators: windows of whole lines in, one validated line for each out."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, PrivateAttr
+
+from blocks.engine import Engine
+from blocks.transcription import FasterWhisper
+from dubbing import translating, weights
+from dubbing.errors import EngineRefused, UnsupportedLanguage
+from dubbing.languages import LANGUAGES, base_language, name_of
+from dubbing.lesson import TranslatedLine, Utterance
+from dubbing.translating import Window
+
+ATTEMPTS = 2  # for a whole window: once, and once more for the lines that were wrong
+LINE_ATTEMPTS = 1  # for a line alone after that
+
+
+class Translator(Engine):
+    """Base of the family.
+
+    To add a translator: a chat model needs only `ChatTranslator.ask`; anything else implements `translate` and `refusal`. Enter the class in
+    `TRANSLATORS`. A line that stays wrong is returned with a flag, never raised: one bad line must not stop a lesson.
+    """
+
+    listens: ClassVar[bool] = False  # whether it works from the sound, which then is an input of its cache keys
+    shortens: ClassVar[bool] = False  # whether it can say a line again in fewer characters
+
+    def refusal(self, source: str, target: str) -> str | None:
+        """Why this engine can't translate between two languages, or None."""
+        for tag in (source, target):
+            if base_language(tag) not in LANGUAGES:
+                return f"{self.engine_name} doesn't know the language {tag}"
+        return None
+
+    def windows(self, utterances: Sequence[Utterance]) -> list[Window]:
+        return translating.windows(utterances)
+
+    @abstractmethod
+    def translate(
+        self, window: Window, source: str, target: str, recording: Path | None, budgets: Mapping[int, int] | None = None
+    ) -> list[TranslatedLine]:
+        """One line for each of the window's, in order.
+
+        Args:
+            recording: the lesson's sound, for engines that listen.
+            budgets: greatest number of characters by line number (from 1), for engines that shorten.
+        """
+
+
+class ChatTranslator(Translator):
+    """Any model that follows instructions and answers in JSON. Every line is validated; wrong ones are asked for again with what was wrong."""
+
+    shortens: ClassVar[bool] = True
+
+    @abstractmethod
+    def ask(self, instructions: str, request: str, schema: dict[str, Any]) -> str:
+        """The model's answer to a request, as text that should follow the JSON schema."""
+
+    def translate(
+        self, window: Window, source: str, target: str, recording: Path | None, budgets: Mapping[int, int] | None = None
+    ) -> list[TranslatedLine]:
+        budgets = budgets or {}
+        numbers = list(range(1, len(window.lines) + 1))
+        best: dict[int, str] = {}
+        problems: dict[int, str] = {}
+        attempts = dict.fromkeys(numbers, 0)
+
+        def attempt(wanted: Sequence[int]) -> None:
+            prompt = translating.request(window, wanted, source, target, problems, budgets)
+            answer = self.ask(translating.instructions(source, target), prompt, translating.answer_schema(wanted))
+            found = translating.parse_answer(answer, wanted)
+            for n in wanted:
+                attempts[n] += 1
+                others = [text for m, text in {**best, **found}.items() if m != n and window.lines[m - 1].text != window.lines[n - 1].text]
+                problem = translating.problem_with(found.get(n), window.lines[n - 1].text, source, target, others)
+                if problem is None and len(found[n]) > budgets.get(n, len(found[n])):
+                    problem = f"it is too long ({len(found[n])} characters)"
+                if problem is None:
+                    problems.pop(n, None)
+                    best[n] = found[n]
+                else:
+                    problems[n] = problem
+                    if found.get(n):
+                        best.setdefault(n, found[n])
+
+        attempt(numbers)
+        for _ in range(ATTEMPTS - 1):
+            if problems:
+                attempt(sorted(problems))
+        for _ in range(LINE_ATTEMPTS):
+            for n in sorted(problems):
+                attempt([n])
+        return [self._line(n, window.lines[n - 1], target, best.get(n), problems.get(n), attempts[n]) for n in numbers]
+
+    def _line(self, n: int, utterance: Utterance, target: str, text: str | None, problem: str | None, attempts: int) -> TranslatedLine:
+        if problem is None and text is not None:
+            return TranslatedLine(id=utterance.id, text=text, attempts=attempts)
+        # A doubtful line is better said than missing, unless no voice of the target language could say it.
+        unspeakable = not text or translating.share_in_script(text, target) < translating.LEAST_SCRIPT_SHARE
+        return TranslatedLine(
+            id=utterance.id, text="" if unspeakable else (text or ""), flags=(f"translation: {problem}",), attempts=attempts
+        )
+
+
+class LlamaTranslator(ChatTranslator):
+    """A small model run by llama.cpp in this process."""
+
+    _block_type_name = "Coursedub llama.cpp translator"
+    _block_type_slug = "coursedub-llama-translator"
+    engine_name: ClassVar[str] = "llama"
+    packages: ClassVar[tuple[str, ...]] = ("xllamacpp",)
+    settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
+
+    model: str = Field(default="qwen2.5-coder-1.5b-instruct-q4_k_m", description="Name in the weights catalogue.")
+    context: int = Field(default=4096, ge=512, description="Tokens of request and answer together.")
+    temperature: float = Field(default=0.0, ge=0.0, le=2.0)
+    seed: int = Field(default=0)
+    threads: int = Field(default=0, description="0: all processors this process may use.")
+
+    _server: Any = PrivateAttr(default=None)
+
+    def weights_names(self) -> tuple[str, ...]:
+        return (self.model,)
+
+    def close(self) -> None:
+        self._server = None
+
+    def _loaded(self) -> Any:
+        if self._server is None:
+            import xllamacpp
+
+            parameters = xllamacpp.CommonParams()
+            [file] = weights.folder_of(self.model).glob("*.gguf")
+            parameters.model.path = str(file)
+            parameters.n_ctx = self.context
+            parameters.n_parallel = 1
+            parameters.ui = False
+            parameters.warmup = False
+            parameters.verbosity = -1
+            for processors in (parameters.cpuparams, parameters.cpuparams_batch):
+                processors.n_threads = self.threads or len(os.sched_getaffinity(0))
+                processors.poll = 0  # spinning at barriers is 14 times slower as soon as anything else wants a processor
+            self._server = xllamacpp.Server(parameters)
+        return self._server
+
+    def ask(self, instructions: str, request: str, schema: dict[str, Any]) -> str:
+        answer = self._loaded().handle_chat_completions(
+            {
+                "messages": [{"role": "system", "content": instructions}, {"role": "user", "content": request}],
+                "temperature": self.temperature,
+                "seed": self.seed,
+                "max_tokens": self.context // 2,
+                "cache_prompt": False,  # a reused prefix may round differently: the same request must give the same answer
+                "response_format": {"type": "json_schema", "json_schema": {"name": "lines", "schema": schema}},
+            }
+        )
+        if "choices" not in answer:
+            raise EngineRefused(f"llama.cpp: {answer.get('error', {}).get('message', answer)}")
+        return str(answer["choices"][0]["message"]["content"])
+
+
+class WhisperTranslator(Translator):
+    """Whisper's own translation into English, straight from the sound: rougher, and no further weights."""
+
+    _block_type_name = "Coursedub Whisper translator"
+    _block_type_slug = "coursedub-whisper-translator"
+    engine_name: ClassVar[str] = "whisper"
+    listens: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = FasterWhisper.packages
+
+    recogniser: FasterWhisper = Field(default_factory=FasterWhisper)
+
+    def weights_names(self) -> tuple[str, ...]:
+        return self.recogniser.weights_names()
+
+    def close(self) -> None:
+        self.recogniser.close()
+
+    def refusal(self, source: str, target: str) -> str | None:
+        if base_language(target) != "en":
+            return f"Whisper translates into English only, not into {name_of(target)}; the translator llama can (--translator llama)"
+        return super().refusal(source, target)
+
+    def windows(self, utterances: Sequence[Utterance]) -> list[Window]:
+        """As many whole lines as fit in the 30 s that Whisper hears at once."""
+        groups: list[list[Utterance]] = []
+        for utterance in utterances:
+            if not groups or utterance.end - groups[-1][0].start > translating.HEARD_AT_ONCE:
+                groups.append([])
+            groups[-1].append(utterance)
+        return [Window(tuple(group), (), ()) for group in groups]
+
+    def translate(
+        self, window: Window, source: str, target: str, recording: Path | None, budgets: Mapping[int, int] | None = None
+    ) -> list[TranslatedLine]:
+        assert recording is not None
+        start, end = max(0.0, window.lines[0].start - 0.2), window.lines[-1].end + 0.3
+        words = self.recogniser.translate(recording, start, end, base_language(source))
+        return translating.shared_out(words, window.lines)
+
+
+TRANSLATORS: dict[str, type[Translator]] = {LlamaTranslator.engine_name: LlamaTranslator, WhisperTranslator.engine_name: WhisperTranslator}
+
+
+def check_languages(translator: Translator, source: str, target: str) -> None:
+    """Refuse a pair of languages before any work.
+
+    Raises:
+        UnsupportedLanguage: says which engine can do it, where one can.
+    """
+    if reason := translator.refusal(source, target):
+        raise UnsupportedLanguage(reason)

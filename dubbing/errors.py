@@ -1,0 +1,129 @@
+"""Every failure the pipeline can name, as a small tree that says what to do next.
+
+Each leaf is one kind of failure with an exit code of its own, so that a script (or the Django platform) can tell them apart without reading
+prose. The message is one line that names the file or field and the limit. Three branches, as the pipeline treats them:
+
+- `BadInput`: the request can't succeed as it stands. No retry, nothing half-written.
+- `PassingFault`: the same request may succeed later. Retried with back-off.
+- `EngineRefused`: this engine can't do it, another might.
+
+A bug is any other exception.
+"""
+
+from __future__ import annotations
+
+
+class CoursedubError(Exception):
+    """A failure with a one-line message for a person and an exit code for a script."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        # A hostile file name may hold newlines or terminal escapes: the message stays one printable line.
+        super().__init__("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message))
+
+
+class BadInput(CoursedubError):
+    """The input or a setting is wrong; trying again won't help."""
+
+    exit_code = 10
+
+
+class SourceNotFound(BadInput):
+    exit_code = 11
+
+
+class SourceEmpty(BadInput):
+    """The file has no bytes, or no playing time."""
+
+    exit_code = 12
+
+
+class NotMedia(BadInput):
+    """The content is not a container that we read, whatever its name says."""
+
+    exit_code = 13
+
+
+class SourceTruncated(BadInput):
+    exit_code = 14
+
+
+class SourceTooLarge(BadInput):
+    exit_code = 15
+
+
+class SourceTooLong(BadInput):
+    exit_code = 16
+
+
+class NoSound(BadInput):
+    """There is a picture, but no audio stream."""
+
+    exit_code = 17
+
+
+class SilentSource(BadInput):
+    """There is an audio stream, but nothing in it."""
+
+    exit_code = 18
+
+
+class NoSpeech(BadInput):
+    """There is sound, but nobody speaks."""
+
+    exit_code = 19
+
+
+class UnsupportedLanguage(BadInput):
+    exit_code = 20
+
+
+class BadSetting(BadInput):
+    """A setting's value is unknown or out of range."""
+
+    exit_code = 21
+
+
+class PassingFault(CoursedubError):
+    """Something outside failed in a way that may pass."""
+
+    exit_code = 30
+
+
+class DownloadFailed(PassingFault):
+    exit_code = 31
+
+
+class WeightsUnavailable(PassingFault):
+    """No source of a model's weights could be reached."""
+
+    exit_code = 32
+
+
+class StoreFailed(PassingFault):
+    """The store can't be read or written: disk full, no permission."""
+
+    exit_code = 33
+
+
+class EngineRefused(CoursedubError):
+    """An engine can't do what it was asked; another one may."""
+
+    exit_code = 40
+
+
+class WeightsRefused(EngineRefused):
+    """A model's weights are not the ones that were pinned: never loaded."""
+
+    exit_code = 41
+
+
+class BlobDamaged(CoursedubError):
+    """A stored blob is missing or is not what its digest says. The flow computes it again; a person sees this only if that fails too."""
+
+    exit_code = 50
+
+    def __init__(self, sha256: str, why: str) -> None:
+        super().__init__(f"stored blob {sha256[:12]} {why}")
+        self.sha256 = sha256

@@ -1,0 +1,73 @@
+"""How a cache key is made.
+
+Rules, so that two different computations never share a key:
+
+1. A key is the SHA-256 of one canonical text. Nothing else goes in: no path, no run, no time.
+2. Every value is written with its kind before it (`["str", …]`, `["list", …]`), so that values of two kinds can't collide: "1" is not 1,
+   1 is not 1.0 and not True, an empty list is not an empty mapping, None is not "None".
+3. Mappings are written with their keys sorted. Floats are written in full (`repr`). NaN is refused: it equals nothing.
+4. A file is its content: an `Artifact` counts by digest, never by where it lies.
+5. An engine counts by its fingerprint: class, settings, weights' digests, package versions.
+6. A noun is its class name and all its fields.
+7. A value of any other kind is refused. A false miss is cheap, a false hit is a defect: nothing is ever guessed (no `str()`, no pickle).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from dubbing.lesson import Artifact, Noun
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """Anything that states in plain values what shapes its output: engines."""
+
+    def fingerprint(self) -> dict[str, Any]: ...
+
+
+def digest(*values: Any) -> str:
+    """Hex SHA-256 over the canonical form of the values.
+
+    >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a", 1.0), digest("ab") == digest("a", "b")
+    (True, False, False)
+
+    Raises:
+        TypeError: a value of a kind that has no canonical form.
+    """
+    text = json.dumps(canonical(values), ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def canonical(value: Any) -> list[Any]:
+    """`value` as nested JSON lists, each starting with its kind."""
+    match value:
+        case None:
+            return ["none"]
+        case bool():
+            return ["bool", value]
+        case int():
+            return ["int", value]
+        case float():
+            if math.isnan(value):
+                raise TypeError("NaN has no place in a cache key")
+            return ["float", repr(value)]
+        case str():
+            return ["str", value]
+        case Artifact():
+            return ["file", value.sha256, value.media_type]
+        case Noun():
+            return ["noun", type(value).__name__, {name: canonical(getattr(value, name)) for name in sorted(type(value).model_fields)}]
+        case list() | tuple():
+            return ["list", *(canonical(item) for item in value)]
+        case Mapping():
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError("a mapping in a cache key needs text keys")
+            return ["map", {key: canonical(value[key]) for key in sorted(value)}]
+    if isinstance(value, Fingerprinted):
+        return ["engine", canonical(value.fingerprint())]
+    raise TypeError(f"{type(value).__name__} has no canonical form for a cache key")

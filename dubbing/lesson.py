@@ -1,0 +1,255 @@
+"""The nouns of the pipeline: what a lesson, an utterance, a clip and a timeline are.
+
+All are frozen pydantic models. Seconds are floats counted from the start of the lesson (the earliest start of any of its streams), languages
+are BCP 47 tags. Anything large is an `Artifact`: a reference into the store, never the bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Noun(BaseModel):
+    """Base of all nouns: immutable, and no field that nobody declared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Artifact(Noun):
+    """A stored file, named by its content."""
+
+    sha256: str
+    size: int  # bytes
+    media_type: str
+
+    @property
+    def address(self) -> str:
+        """Where the file lies in a store, relative to the store's root."""
+        return f"blobs/{self.sha256[:2]}/{self.sha256}"
+
+
+class Source(Noun):
+    """A recording that was found, is within the limits, and can be opened: what `ingest` starts from."""
+
+    path: str
+    name: str  # what a person calls it: the file's name without folder
+    sha256: str
+    size: int  # bytes
+
+
+class Picture(Noun):
+    """The video stream that will be copied."""
+
+    stream: int  # index in the container
+    codec: str
+    width: int
+    height: int
+    start: float  # seconds from the lesson's start
+
+
+class Sound(Noun):
+    """The audio stream that will be dubbed."""
+
+    stream: int
+    codec: str
+    channels: int
+    sample_rate: int
+    start: float
+
+
+class Lesson(Noun):
+    """A checked recording."""
+
+    media: Artifact
+    container: str
+    duration: float  # seconds from the earliest stream start to the latest stream end
+    picture: Picture | None
+    sound: Sound
+    has_chapters: bool
+
+
+class Recording(Noun):
+    """48 kHz float32 WAV, one or two channels, exactly as long as the lesson."""
+
+    media: Artifact
+    duration: float
+    channels: int
+    loudness: float | None  # LUFS, None when unmeasurable
+
+
+class Stems(Noun):
+    """The recording taken apart: `vocals` + `background` = the recording, sample by sample."""
+
+    vocals: Recording
+    background: Recording
+
+
+class Word(Noun):
+    text: str
+    start: float
+    end: float
+    confidence: float  # probability, 0 to 1
+
+
+class Utterance(Noun):
+    """A sentence, or a part of a long one, of one speaker."""
+
+    id: str
+    text: str
+    start: float
+    end: float
+    confidence: float
+    speaker: str | None = None
+    words: tuple[Word, ...] = ()
+
+    @staticmethod
+    def id_of(text: str, start: float) -> str:
+        """A stable id from content and place: the same words at the same time are the same utterance, whoever recognised them."""
+        return hashlib.sha256(f"utterance\0{round(start * 1000)}\0{text}".encode()).hexdigest()[:10]
+
+
+class Transcript(Noun):
+    language: str
+    utterances: tuple[Utterance, ...]
+    engine: str
+
+
+class TranslatedLine(Noun):
+    """One utterance in the target language. `text` is empty when the words are said with `said_with`, or when there is no translation."""
+
+    id: str  # the utterance's
+    text: str
+    said_with: str | None = None
+    flags: tuple[str, ...] = ()
+    attempts: int = 1
+
+
+class Translation(Noun):
+    language: str
+    lines: tuple[TranslatedLine, ...]
+    engine: str
+
+
+class Clip(Noun):
+    """One synthesised utterance: mono WAV at the engine's own sample rate, silence at its ends trimmed."""
+
+    id: str  # the utterance's
+    text: str
+    media: Artifact
+    duration: float
+    engine: str
+    voice: str
+    seed: int | None
+    flags: tuple[str, ...] = ()
+
+
+class Clips(Noun):
+    lines: tuple[Clip, ...]
+
+
+class PlacedLine(Noun):
+    """A line on the timeline. `clip` is the clip as it will be heard: stretched, at 48 kHz."""
+
+    id: str
+    source_text: str
+    text: str
+    source_start: float
+    source_end: float
+    start: float
+    end: float
+    rate: float
+    overflow: float  # seconds by which the line ends after the next one should start, or after the lesson
+    engine: str
+    voice: str
+    speaker: str | None
+    clip: Artifact | None  # None: nothing is said
+    flags: tuple[str, ...] = ()
+
+    @property
+    def drift(self) -> float:
+        """Seconds by which the line starts late (negative: early)."""
+        return self.start - self.source_start
+
+
+class Timeline(Noun):
+    """Clips placed: the one truth that mixing, subtitles and the report read."""
+
+    source_language: str
+    target_language: str
+    duration: float  # of the dubbed track; longer than the lesson only when the last lines run over
+    lines: tuple[PlacedLine, ...]
+
+
+class Mix(Noun):
+    """The finished track: 48 kHz float32 WAV."""
+
+    media: Artifact
+    duration: float
+    channels: int
+    gain: float  # dB applied to the whole mix
+    limited: float  # largest reduction by the limiter, dB
+
+
+class SubtitleFiles(Noun):
+    """Subtitles of one language."""
+
+    language: str
+    srt: Artifact
+    vtt: Artifact
+    ass: Artifact
+
+
+class Subtitles(Noun):
+    target: SubtitleFiles
+    source: SubtitleFiles
+
+
+class Render(Noun):
+    """What is delivered to a viewer."""
+
+    media: Artifact
+    container: str  # "mp4", or "matroska" when MP4 can't hold the picture's codec
+    thumbnail: Artifact | None
+    notes: tuple[str, ...] = ()
+
+
+class LineChecks(Noun):
+    """What was measured on one line as it is heard."""
+
+    id: str
+    heard: str | None  # the clip transcribed again
+    word_error_rate: float | None
+    duration_ratio: float  # placed duration to the source utterance's
+    drift: float
+    rate: float
+    reading_speed: float  # characters a second
+    flags: tuple[str, ...] = ()
+
+
+class FileChecks(Noun):
+    """What was measured on the delivered file."""
+
+    integrated_loudness: float  # LUFS
+    loudness_target: float  # LUFS
+    true_peak: float  # dBTP
+    duration: float
+    lesson_duration: float
+    overlaps: int
+    word_error_rate: float | None  # over all lines
+    largest_drift: float
+    largest_rate: float
+    flags: tuple[str, ...] = ()
+
+
+class Inspection(Noun):
+    lines: tuple[LineChecks, ...]
+    file: FileChecks
+    plots: dict[str, Artifact]
+
+
+def plain(noun: BaseModel) -> dict[str, Any]:
+    """The noun as JSON values."""
+    return noun.model_dump(mode="json")

@@ -1,0 +1,210 @@
+"""Translation as text work, whatever the engine: windows of whole lines with their neighbours, what is asked, and what is wrong with an answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dubbing.languages import name_of, share_in_script
+from dubbing.lesson import TranslatedLine, Utterance, Word
+
+WINDOW_LINES = 8  # lines translated in one request: enough to understand each other, few enough that a small model keeps count
+WINDOW_CHARACTERS = 900
+CONTEXT_LINES = 2  # neighbours on each side that are shown and not translated
+
+LEAST_SCRIPT_SHARE = 0.6  # of a line's letters in the target's script: names and formulas may be in another
+LONGEST_RATIO = 2.5  # of a line's length to its source's, beyond which something was added
+SHORTEST_RATIO = 0.2  # below which something was lost
+HEARD_AT_ONCE = 28.0  # seconds of a window for Whisper's own translation: it hears 30
+_SHORTEST_CLAUSE = 3  # words: a comma after fewer ends nothing that could be moved
+_SLACK = 25  # characters that short lines may differ by
+
+# Openings of answers that talk about the task instead of doing it.
+_COMMENT = re.compile(
+    r"^\s*(translation\s*:|here (is|are)\b|note\s*:|as an ai\b|i('m| am) sorry\b|i can(no|')t\b|sure[,!]|the (translation|text) (is|of)\b|\{|```)",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"\d+")
+
+
+class Window(NamedTuple):
+    """Lines to translate together, and neighbours for their meaning."""
+
+    lines: tuple[Utterance, ...]
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+def windows(utterances: Sequence[Utterance]) -> list[Window]:
+    """Cut into windows of consecutive lines. Each line is in exactly one window."""
+    groups: list[list[Utterance]] = []
+    for utterance in utterances:
+        full = not groups or len(groups[-1]) >= WINDOW_LINES
+        if full or sum(len(line.text) for line in groups[-1]) + len(utterance.text) > WINDOW_CHARACTERS:
+            groups.append([])
+        groups[-1].append(utterance)
+    cut, first = [], 0
+    for group in groups:
+        last = first + len(group)
+        before = tuple(line.text for line in utterances[max(0, first - CONTEXT_LINES) : first])
+        after = tuple(line.text for line in utterances[last : last + CONTEXT_LINES])
+        cut.append(Window(tuple(group), before, after))
+        first = last
+    return cut
+
+
+def instructions(source: str, target: str) -> str:
+    """What the model is told once."""
+    return (
+        f"You translate a recorded lecture from {name_of(source)} into {name_of(target)} so that a speaker can dub it. "
+        f"Translate every numbered line into natural spoken {name_of(target)}: the meaning, complete, nothing added, about as long as the original. "
+        "The text comes from speech recognition: where a word makes no sense, translate what the lecturer must have said. "
+        "Keep numbers. Keep the numbering: one translation for each line, never merge lines, never comment. "
+        "Answer with JSON only: the line's number as key, its translation as value."
+    )
+
+
+def request(
+    window: Window, wanted: Sequence[int], source: str, target: str, problems: Mapping[int, str], budgets: Mapping[int, int]
+) -> str:
+    """What the model is asked for some lines (1-based numbers) of a window, with what was wrong with its last answers."""
+    parts = []
+    if window.before:
+        parts.append("Said before (do not translate):\n" + "\n".join(window.before))
+    if len(wanted) < len(window.lines):
+        parts.append("The whole passage, for its meaning:\n" + "\n".join(line.text for line in window.lines))
+    if window.after:
+        parts.append("Said after (do not translate):\n" + "\n".join(window.after))
+    parts.append(
+        f"Translate into {name_of(target)}:\n" + json.dumps({str(n): window.lines[n - 1].text for n in wanted}, ensure_ascii=False, indent=0)
+    )
+    limits = [f"line {n}: at most {budgets[n]} characters" for n in wanted if n in budgets]
+    if limits:
+        parts.append("Say it shorter, keep the meaning: " + "; ".join(limits) + ".")
+    complaints = [f"line {n}: {problems[n]}" for n in wanted if n in problems]
+    if complaints:
+        parts.append("Your last answer was wrong, do better: " + "; ".join(complaints) + ".")
+    return "\n\n".join(parts)
+
+
+def answer_schema(wanted: Sequence[int]) -> dict[str, Any]:
+    """JSON schema of an answer: every wanted line, in order, and nothing else."""
+    return {
+        "type": "object",
+        "properties": {str(n): {"type": "string", "minLength": 1} for n in wanted},
+        "required": [str(n) for n in wanted],
+        "additionalProperties": False,
+    }
+
+
+def parse_answer(text: str, wanted: Sequence[int]) -> dict[int, str]:
+    """The lines found in an answer. Never raises: what isn't there is missing, and `problem_with` says so."""
+    try:
+        answer = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    except ValueError:
+        return {}
+    if not isinstance(answer, dict):
+        return {}
+    return {n: " ".join(answer[str(n)].split()) for n in wanted if isinstance(answer.get(str(n)), str)}
+
+
+def problem_with(line: str | None, source_line: str, source: str, target: str, others: Sequence[str] = ()) -> str | None:
+    """What is wrong with a translated line, as the model is told it and a person reads it, or None."""
+    if not line or not any(c.isalnum() for c in line):
+        return "it is missing"
+    if share_in_script(line, target) < LEAST_SCRIPT_SHARE:
+        return f"it is not in {name_of(target)}"
+    if _plain(line) == _plain(source_line) and len(line.split()) > 3:
+        return "it is not translated"
+    if _COMMENT.search(line) and not _COMMENT.search(source_line):
+        return "it comments instead of translating"
+    if len(line) > LONGEST_RATIO * len(source_line) + _SLACK:
+        return f"it is too long ({len(line)} characters for {len(source_line)})"
+    if len(line) < SHORTEST_RATIO * len(source_line) - _SLACK / 2:
+        return f"it is too short ({len(line)} characters for {len(source_line)})"
+    if len(line.split()) > 3 and _plain(line) in {_plain(other) for other in others}:
+        return "it repeats another line"
+    lost = _lost_numbers(source_line, line, target)
+    if lost:
+        return f"it lost the number {', '.join(lost)}"
+    return None
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def _lost_numbers(source_line: str, line: str, target: str) -> list[str]:
+    """Numbers in digits in the source that the line has neither in digits nor in words."""
+    from num2words import num2words
+
+    present = {int(number) for number in _NUMBER.findall(re.sub(r"(?<=\d)[,. ](?=\d{3}\b)", "", line))}
+    lost = []
+    for number in _NUMBER.findall(re.sub(r"(?<=\d)[ ](?=\d{3}\b)", "", source_line)):
+        if int(number) in present or len(number) > 15:
+            continue
+        try:
+            spelled = _plain(num2words(int(number), lang=target))
+        except (NotImplementedError, OverflowError):
+            continue
+        if spelled not in _plain(line):
+            lost.append(number)
+    return lost
+
+
+def shared_out(words: Sequence[Word], utterances: Sequence[Utterance]) -> list[TranslatedLine]:
+    """Words translated from a whole span, shared out among the lines of that span.
+
+    The unit that is moved is the clause: a line that begins in mid-phrase can't be spoken. Clauses keep their order; each goes to the line
+    that is nearest in time, at the least cost over all (dynamic programming, as in Gale and Church's sentence alignment, with times in place
+    of lengths). A line that gets none is said with the one before it.
+    """
+    clauses = _clauses(words)
+    if not clauses:
+        return [TranslatedLine(id=line.id, text="", flags=("translation: it is missing",)) for line in utterances]
+    costs = [[_distance(clause, line) * len(clause) for line in utterances] for clause in clauses]
+    best: list[list[float]] = [costs[0]]
+    chosen: list[list[int]] = []
+    for row in costs[1:]:
+        previous, step = best[-1], []
+        nearest, at = float("inf"), 0
+        for column, value in enumerate(previous):
+            if value < nearest:
+                nearest, at = value, column
+            step.append((nearest, at))
+        best.append([cost + value for cost, (value, _) in zip(row, step, strict=True)])
+        chosen.append([at for _, at in step])
+    column = min(range(len(utterances)), key=lambda index: best[-1][index])
+    places = [column]
+    for back in reversed(chosen):
+        column = back[column]
+        places.append(column)
+    texts = ["" for _ in utterances]
+    for clause, place in zip(clauses, reversed(places), strict=True):
+        texts[place] = " ".join([texts[place], *(word.text for word in clause)]).strip()
+    first_spoken = next(index for index, text in enumerate(texts) if text)
+    lines, carrier = [], utterances[first_spoken].id
+    for line, text in zip(utterances, texts, strict=True):
+        if text:
+            carrier = line.id
+            lines.append(TranslatedLine(id=line.id, text=text))
+        else:
+            lines.append(TranslatedLine(id=line.id, text="", said_with=carrier))
+    return lines
+
+
+def _clauses(words: Sequence[Word]) -> list[list[Word]]:
+    clauses: list[list[Word]] = [[]]
+    for word in words:
+        clauses[-1].append(word)
+        if word.text[-1] in ".?!" or (word.text[-1] in ",;:" and len(clauses[-1]) >= _SHORTEST_CLAUSE):
+            clauses.append([])
+    return [clause for clause in clauses if clause]
+
+
+def _distance(clause: Sequence[Word], line: Utterance) -> float:
+    """Seconds between a clause's middle and a line, 0 inside it."""
+    middle = (clause[0].start + clause[-1].end) / 2
+    return max(line.start - middle, middle - line.end, 0.0)
