@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
 from blocks.engine import Engine
-from dubbing import spleeter, weights
+from dubbing import weights
 
 
 class Separator(Engine):
@@ -42,12 +42,14 @@ class SpleeterSeparator(Separator):
 
     threads: int = Field(default=0, ge=0, description="0: all processors this process may use.")
 
-    _mask: spleeter.Mask | None = PrivateAttr(default=None)
+    _mask: Any = PrivateAttr(default=None)
 
     def weights_names(self) -> tuple[str, ...]:
         return ("spleeter-2stems",)
 
     def separate(self, source: Path, vocals: Path, background: Path, progress: Callable[[float], None]) -> None:
+        from dubbing import spleeter
+
         if self._mask is None:
             self._mask = spleeter.load(weights.folder_of("spleeter-2stems"), self.threads)
         spleeter.separate(source, vocals, background, self._mask, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -14,6 +14,7 @@ from blocks.engine import Engine
 from dubbing import weights
 from dubbing.errors import BadSetting, EngineRefused, UnsupportedLanguage
 from dubbing.languages import base_language, name_of
+from dubbing.processors import usable_processors
 
 LOW_VOICE = 165.0  # Hz: median pitch between men's (85-155) and women's (165-255) speaking voices; Titze, Principles of Voice Production
 
@@ -26,8 +27,8 @@ class Speech(NamedTuple):
 class SpeechEngine(Engine):
     """Base of the family.
 
-    To add an engine: fill `voices`, implement `synthesize`, and enter the class in `SPEECH_ENGINES`. The first voice of a language (or the first
-    of each register) is its default. Synthesis must be repeatable: the same text, voice and seed give the same samples.
+    To add an engine: fill `voices`, implement `synthesize`, and enter the class in `SPEECH_ENGINES`. The first voice of a language is its
+    default. Synthesis must be repeatable: the same text, voice and seed give the same samples.
     """
 
     seeded: ClassVar[bool] = False  # whether another seed gives another reading
@@ -61,7 +62,8 @@ class SpeechEngine(Engine):
         known = self.voices(language)
         if not known:
             raise UnsupportedLanguage(
-                f"target language {language} ({name_of(language)}): {self.engine_name} doesn't speak it; it speaks {', '.join(self.languages())}"
+                f"target language {language} ({name_of(language)}): {self.engine_name} doesn't speak it; "
+                f"it speaks {', '.join(self.languages())}"
             )
         if voice is not None and voice not in known:
             raise BadSetting(f"voice {voice}: {self.engine_name} has no such voice for {language}; it has {', '.join(known)}")
@@ -150,8 +152,10 @@ class Kokoro(SpeechEngine):
             import kokoro_onnx
             import onnxruntime
 
+            logging.getLogger("phonemizer").setLevel(logging.ERROR)  # it warns of every clitic that is said with its neighbour
+
             options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self.threads or len(os.sched_getaffinity(0))
+            options.intra_op_num_threads = self.threads or usable_processors()
             options.inter_op_num_threads = 1
             [file] = weights.folder_of("kokoro-82m-int8").glob("*.onnx")
             session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -173,12 +177,62 @@ class Kokoro(SpeechEngine):
 
 
 KOKORO_VOICES = tuple(
-    (
-        "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah af_sky am_adam am_echo am_eric am_fenrir am_liam "
-        "am_michael am_onyx am_puck am_santa bf_alice bf_emma bf_isabella bf_lily bm_daniel bm_fable bm_george bm_lewis ef_dora em_alex em_santa "
-        "ff_siwis hf_alpha hf_beta hm_omega hm_psi if_sara im_nicola jf_alpha jf_gongitsune jf_nezumi jf_tebukuro jm_kumo pf_dora pm_alex pm_santa "
-        "zf_xiaobei zf_xiaoni zf_xiaoxiao zf_xiaoyi zm_yunjian zm_yunxi zm_yunxia zm_yunyang"
-    ).split()
+    [
+        "af_alloy",
+        "af_aoede",
+        "af_bella",
+        "af_heart",
+        "af_jessica",
+        "af_kore",
+        "af_nicole",
+        "af_nova",
+        "af_river",
+        "af_sarah",
+        "af_sky",
+        "am_adam",
+        "am_echo",
+        "am_eric",
+        "am_fenrir",
+        "am_liam",
+        "am_michael",
+        "am_onyx",
+        "am_puck",
+        "am_santa",
+        "bf_alice",
+        "bf_emma",
+        "bf_isabella",
+        "bf_lily",
+        "bm_daniel",
+        "bm_fable",
+        "bm_george",
+        "bm_lewis",
+        "ef_dora",
+        "em_alex",
+        "em_santa",
+        "ff_siwis",
+        "hf_alpha",
+        "hf_beta",
+        "hm_omega",
+        "hm_psi",
+        "if_sara",
+        "im_nicola",
+        "jf_alpha",
+        "jf_gongitsune",
+        "jf_nezumi",
+        "jf_tebukuro",
+        "jm_kumo",
+        "pf_dora",
+        "pm_alex",
+        "pm_santa",
+        "zf_xiaobei",
+        "zf_xiaoni",
+        "zf_xiaoxiao",
+        "zf_xiaoyi",
+        "zm_yunjian",
+        "zm_yunxi",
+        "zm_yunxia",
+        "zm_yunyang",
+    ]
 )
 
 SPEECH_ENGINES: dict[str, type[SpeechEngine]] = {Kokoro.engine_name: Kokoro}

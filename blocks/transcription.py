@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,9 @@ from pydantic import Field, PrivateAttr
 from blocks.engine import Engine
 from dubbing import weights
 from dubbing.audio import chunks_at_silences, read_span
+from dubbing.languages import UNSPACED, base_language
 from dubbing.lesson import Word
+from dubbing.processors import usable_processors
 
 RATE = 16_000  # Hz, what Whisper hears
 WINDOW = 30.0  # seconds Whisper hears at once
@@ -26,7 +27,7 @@ DETECTION_SPANS = 4  # 30 s windows that vote on the language
 class Recogniser(Engine):
     """Base of the family.
 
-    To add a recogniser: implement the three methods below and enter the class in `RECOGNISERS`. Times are seconds from
+    To add a recogniser: implement the methods below and enter the class in `RECOGNISERS`. Times are seconds from
     the start of the recording. Recognise the original mix, not separated vocals: separation costs more words than music does.
     """
 
@@ -38,9 +39,15 @@ class Recogniser(Engine):
     def transcribe(self, recording: Path, language: str, progress: Callable[[float], None]) -> list[Word]:
         """All words with times and confidences, in order. An empty list when nobody speaks."""
 
+    SAMPLE_RATE: ClassVar[int] = RATE  # Hz of the clips that `hear` and `align` take
+
     @abstractmethod
     def hear(self, samples: np.ndarray, language: str) -> str:
-        """The text of one short clip, mono at 16 kHz."""
+        """The text of one short clip, mono."""
+
+    @abstractmethod
+    def align(self, samples: np.ndarray, text: str, language: str) -> list[Word]:
+        """When each word of a known text is said in a short clip (forced alignment). Every word of the text comes back, in order."""
 
 
 class FasterWhisper(Recogniser):
@@ -71,7 +78,7 @@ class FasterWhisper(Recogniser):
             from faster_whisper import WhisperModel
 
             folder = weights.folder_of(self.model)
-            threads = self.threads or len(os.sched_getaffinity(0))
+            threads = self.threads or usable_processors()
             self._model = WhisperModel(str(folder), device="cpu", compute_type=self.compute_type, cpu_threads=threads)
         return self._model
 
@@ -108,7 +115,7 @@ class FasterWhisper(Recogniser):
         for start, samples, share in _with_shares(recording):
             segments, _ = self._seeded().transcribe(
                 samples,
-                language=language,
+                language=base_language(language),
                 beam_size=self.beam_size,
                 vad_filter=True,
                 word_timestamps=True,
@@ -137,7 +144,7 @@ class FasterWhisper(Recogniser):
     def hear(self, samples: np.ndarray, language: str) -> str:
         segments, _ = self._seeded().transcribe(
             samples.astype(np.float32),
-            language=language,
+            language=base_language(language),
             beam_size=1,
             condition_on_previous_text=False,
             without_timestamps=True,
@@ -145,18 +152,45 @@ class FasterWhisper(Recogniser):
         )
         return " ".join(segment.text.strip() for segment in segments)
 
+    def align(self, samples: np.ndarray, text: str, language: str) -> list[Word]:
+        """By Whisper's cross-attention and dynamic time warping (openai/whisper, timing.py), which faster-whisper carries."""
+        from faster_whisper.audio import pad_or_trim
+        from faster_whisper.tokenizer import Tokenizer
+
+        model = self._whisper()
+        tokenizer = Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=base_language(language))
+        features = model.feature_extractor(samples.astype(np.float32))
+        frames = features.shape[-1]
+        [found] = model.find_alignment(tokenizer, [tokenizer.encode(" " + text)], model.encode(pad_or_trim(features)), frames)
+        words: list[Word] = []
+        for part in found:
+            if words and not part["word"].startswith(" ") and base_language(language) not in UNSPACED:
+                words[-1] = words[-1].model_copy(update={"text": words[-1].text + part["word"], "end": float(part["end"])})
+            elif part["word"].strip():
+                words.append(
+                    Word(
+                        text=part["word"].strip(), start=float(part["start"]), end=float(part["end"]), confidence=float(part["probability"])
+                    )
+                )
+        return words
+
 
 def _words(segment: Any, offset: float) -> Iterator[Word]:
     """A segment's words. Whisper cuts "все-таки" into "все" and "-таки": what has no space before it belongs to the word before."""
     pending: Word | None = None
+    minus = False
     for word in segment.words or ():
         text = word.word.strip()
-        if not any(c.isalnum() for c in text) and not (pending and text):
+        if text and not text.strip("-–—−"):
+            minus = True  # a dash alone is said by nobody, unless a number follows: then it is "minus"
             continue
-        if pending and not word.word.startswith(" ") and text[:1] in "-'’":
+        if minus and text[:1].isdigit():
+            text = "-" + text
+        minus = False
+        if pending and text and not word.word.startswith(" ") and text[0] in "-'’":
             pending = pending.model_copy(update={"text": pending.text + text, "end": offset + word.end})
             continue
-        if not any(c.isalnum() for c in text):  # a lone dash: said by nobody
+        if not any(c.isalnum() for c in text):
             continue
         if pending:
             yield pending

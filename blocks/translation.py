@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ from pydantic import Field, PrivateAttr
 from blocks.engine import Engine
 from blocks.transcription import FasterWhisper
 from dubbing import translating, weights
-from dubbing.errors import EngineRefused, UnsupportedLanguage
+from dubbing.errors import EngineRefused
 from dubbing.languages import LANGUAGES, base_language, name_of
 from dubbing.lesson import TranslatedLine, Utterance
+from dubbing.processors import usable_processors
 from dubbing.translating import Window
 
 ATTEMPTS = 2  # for a whole window: once, and once more for the lines that were wrong
@@ -25,8 +25,8 @@ LINE_ATTEMPTS = 1  # for a line alone after that
 class Translator(Engine):
     """Base of the family.
 
-    To add a translator: a chat model needs only `ChatTranslator.ask`; anything else implements `translate` and `refusal`. Enter the class in
-    `TRANSLATORS`. A line that stays wrong is returned with a flag, never raised: one bad line must not stop a lesson.
+    To add a translator: a chat model needs only `ChatTranslator.ask`; anything else implements `translate` and `refusal`. Enter the class
+    in `TRANSLATORS`. A line that stays wrong is returned with a flag, never raised: one bad line must not stop a lesson.
     """
 
     listens: ClassVar[bool] = False  # whether it works from the sound, which then is an input of its cache keys
@@ -40,6 +40,7 @@ class Translator(Engine):
         return None
 
     def windows(self, utterances: Sequence[Utterance]) -> list[Window]:
+        """How it wants the lines grouped."""
         return translating.windows(utterances)
 
     @abstractmethod
@@ -55,7 +56,7 @@ class Translator(Engine):
 
 
 class ChatTranslator(Translator):
-    """Any model that follows instructions and answers in JSON. Every line is validated; wrong ones are asked for again with what was wrong."""
+    """Any model that answers in JSON as told. Every line is validated; wrong ones are asked for again with what was wrong."""
 
     shortens: ClassVar[bool] = True
 
@@ -145,7 +146,7 @@ class LlamaTranslator(ChatTranslator):
             parameters.warmup = False
             parameters.verbosity = -1
             for processors in (parameters.cpuparams, parameters.cpuparams_batch):
-                processors.n_threads = self.threads or len(os.sched_getaffinity(0))
+                processors.n_threads = self.threads or usable_processors()
                 processors.poll = 0  # spinning at barriers is 14 times slower as soon as anything else wants a processor
             self._server = xllamacpp.Server(parameters)
         return self._server
@@ -207,13 +208,3 @@ class WhisperTranslator(Translator):
 
 
 TRANSLATORS: dict[str, type[Translator]] = {LlamaTranslator.engine_name: LlamaTranslator, WhisperTranslator.engine_name: WhisperTranslator}
-
-
-def check_languages(translator: Translator, source: str, target: str) -> None:
-    """Refuse a pair of languages before any work.
-
-    Raises:
-        UnsupportedLanguage: says which engine can do it, where one can.
-    """
-    if reason := translator.refusal(source, target):
-        raise UnsupportedLanguage(reason)

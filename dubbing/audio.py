@@ -12,6 +12,7 @@ import numpy as np
 import soundfile
 
 from dubbing import media
+from dubbing.lesson import Sound
 from dubbing.media import SAMPLE_RATE
 
 BLOCK_SECONDS = 10  # of sound in memory at a time
@@ -25,20 +26,20 @@ STRETCH_TIMEOUT = 120.0  # seconds: Rubber Band runs many times faster than real
 Samples = np.ndarray  # [frames] or [frames, channels], float32
 
 
-def extract(path: Path, facts: media.Facts, duration: float, target: Path, progress: Callable[[float], None] | None = None) -> None:
+def extract(path: Path, sound: Sound, duration: float, target: Path, progress: Callable[[float], None] | None = None) -> None:
     """Decode the lesson's sound to 48 kHz float, sample 0 at the lesson's start, exactly `duration` seconds.
 
     A stream that starts late is preceded by silence, a gap in its timestamps is filled, mono stays mono, more than two channels become two.
     """
     frames = round(duration * SAMPLE_RATE)
-    sound = (
-        media.source(path)[str(facts.sound.stream)]
+    stream = (
+        media.source(path)[str(sound.stream)]
         .filter("aresample", SAMPLE_RATE, **{"async": 1000, "min_hard_comp": 0.05, "first_pts": 0})
         .filter("apad", whole_len=frames)
         .filter("atrim", end_sample=frames)
     )
-    channels = min(facts.sound.channels, 2)
-    graph = sound.output(
+    channels = min(sound.channels, 2)
+    graph = stream.output(
         media.address(target), format="wav", acodec="pcm_f32le", ac=channels, rf64="auto", fflags="+bitexact", map_metadata=-1
     )
     media.run(graph, seconds=duration, progress=progress)
@@ -51,12 +52,13 @@ def blocks(path: Path, seconds: float = BLOCK_SECONDS) -> Iterator[Samples]:
 
 
 def writer(path: Path, channels: int, sample_rate: int = SAMPLE_RATE) -> soundfile.SoundFile:
-    """A float32 WAV open for writing. RF64, which is plain WAV below 4 GB and goes on beyond it."""
+    """A float32 WAV open for writing: RF64, since plain WAV ends at 4 GB and libsndfile writes the time of day into it."""
     return soundfile.SoundFile(path, "w", sample_rate, channels, subtype="FLOAT", format="RF64")
 
 
 def write_clip(path: Path, samples: Samples, sample_rate: int) -> None:
-    soundfile.write(path, samples.astype(np.float32), sample_rate, subtype="FLOAT", format="WAV")
+    with writer(path, 1, sample_rate) as file:
+        file.write(samples.astype(np.float32))
 
 
 def frames_of(path: Path) -> int:
@@ -98,10 +100,7 @@ def fitted(clip: Path, rate: float) -> Samples:
     samples, sample_rate = soundfile.read(clip, dtype="float32")
     natural = len(samples) / sample_rate
     frames = max(1, round(natural / rate * SAMPLE_RATE))
-    if rate == 1.0:
-        stretched = _resampled(samples, sample_rate, SAMPLE_RATE)
-    else:
-        stretched = _stretch(clip, rate)
+    stretched = _resampled(samples, sample_rate, SAMPLE_RATE) if rate == 1.0 else _stretch(clip, rate)
     if len(stretched) < frames:
         stretched = np.pad(stretched, (0, frames - len(stretched)))
     elif len(stretched) > frames:

@@ -1,7 +1,7 @@
 """The nouns of the pipeline: what a lesson, an utterance, a clip and a timeline are.
 
-All are frozen pydantic models. Seconds are floats counted from the start of the lesson (the earliest start of any of its streams), languages
-are BCP 47 tags. Anything large is an `Artifact`: a reference into the store, never the bytes.
+All are frozen pydantic models. Seconds are floats counted from the start of the lesson (the earliest start of any of its streams),
+languages are BCP 47 tags. Anything large is an `Artifact`: a reference into the store, never the bytes.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class Stems(Noun):
 
     vocals: Recording
     background: Recording
+    pitch: float | None  # Hz, median of the voice; None when it can't be told
 
 
 class Word(Noun):
@@ -166,6 +167,7 @@ class PlacedLine(Noun):
     voice: str
     speaker: str | None
     clip: Artifact | None  # None: nothing is said
+    said_with: str | None = None  # the line whose words say this one too
     flags: tuple[str, ...] = ()
 
     @property
@@ -212,6 +214,7 @@ class Render(Noun):
 
     media: Artifact
     container: str  # "mp4", or "matroska" when MP4 can't hold the picture's codec
+    original_sound: Artifact
     thumbnail: Artifact | None
     notes: tuple[str, ...] = ()
 

@@ -1,6 +1,6 @@
 """Media files through ffmpeg and ffprobe: what a file is, whether it is whole, and the graphs that read and write it.
 
-File names are hostile: they are always passed as `file:` addresses in argument lists, ffmpeg may open nothing but local files and pipes, and only
+File names are hostile: they are always passed as `file:` addresses in argument lists, ffmpeg may open nothing but local files, and only
 containers that hold their own media are read (no playlists, no concatenation scripts, no image sequences).
 """
 
@@ -31,9 +31,7 @@ from dubbing.lesson import Picture, Sound
 SAMPLE_RATE = 48_000  # Hz, of everything between extraction and delivery
 
 # ffmpeg's names of the demuxers that we allow.
-CONTAINERS = (
-    "aac,ac3,aiff,amr,asf,avi,caf,flac,flv,m4v,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,mxf,ogg,w64,wav,wv"  # fmt: skip
-)
+CONTAINERS = "aac,ac3,aiff,amr,asf,avi,caf,flac,flv,m4v,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,mpegvideo,mxf,ogg,w64,wav,wv"
 # Picture codecs that MP4 can hold and players of MP4 expect. Anything else is delivered in Matroska, so that the picture is still copied.
 MP4_PICTURES = frozenset({"h264", "hevc", "mpeg4", "av1", "vp9", "mjpeg", "mpeg2video", "mpeg1video"})
 MP4_SOUNDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
@@ -217,7 +215,9 @@ def run(graph: Any, *, seconds: float | None = None, progress: Callable[[float],
     """
     command = ffmpeg.compile(graph, overwrite_output=True)
     command[1:1] = ["-hide_banner", "-nostdin", "-loglevel", "info", "-nostats", "-progress", "pipe:1"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
     assert process.stdout is not None and process.stderr is not None
     said: list[str] = []
     try:

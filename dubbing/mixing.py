@@ -1,4 +1,7 @@
-"""Mixing: the placed clips over the ducked background, brought to a loudness, its true peak limited. Streamed: memory doesn't grow with length."""
+"""Mixing: the placed clips over the ducked background, brought to a loudness, the true peak limited.
+
+Streamed in blocks: memory doesn't grow with the lesson's length.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ DUCKING = 6.0  # dB the background goes down under speech: there, but never in t
 ATTACK = 0.15  # seconds before a line in which the background goes down
 RELEASE = 0.45  # seconds after it
 TARGET_LOUDNESS = -16.0  # LUFS: what streaming platforms ask of speech (AES TD1008)
+LOUDNESS_RANGE = (-36.0, -8.0)  # LUFS that can be asked for: above it nothing but limiting is left, below it nobody listens
 CEILING = -2.0  # dBTP before encoding: AAC overshoots, and the delivered file must stay under -1
 LARGEST_VOICE_GAIN = 24.0  # dB: more would be lifting noise
 _LOUDNESS_TOLERANCE = 0.15  # LU, against the 0.5 that are promised for the delivered file

@@ -1,7 +1,7 @@
 """Placing clips on the timeline: one convex problem for the whole lesson.
 
-What listeners mind most is rushed speech, then overlap, then drift (DESIGN: timing). So overlap is forbidden outright, speed is bounded, and
-between drift and speed a quadratic program decides for all lines at once: a line that is too long borrows the pause after it, pushes its
+What listeners mind most is rushed speech, then overlap, then drift. So overlap is forbidden outright, speed is bounded, and between
+drift and speed a quadratic program decides for all lines at once: a line that is too long borrows the pause after it, pushes its
 neighbours a little, and is sped up only where that would push a whole passage. Greedy placement, line by line, can't see that.
 
 With start s, placed duration d, natural duration n and source start a for each line, minimise
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 FREE_RATE = 1.10  # nobody hears it
@@ -29,6 +30,7 @@ LOWEST_RATE = 0.95
 GAP = 0.08  # seconds of silence kept between two lines
 LEAD = 0.2  # seconds a line may start before the lecturer does: earlier looks wrong
 LATE_DRIFT = 1.0  # seconds: beyond it a line is flagged
+LEAST_KEPT = 0.6  # of a line's characters when it is said shorter
 
 # Prices against one second of drift of one line (cost 1). A speed of 1.20 is worth about one second's drift of a neighbour.
 _NATURAL = 0.05
@@ -63,7 +65,7 @@ def place(lines: Sequence[Natural], lesson_duration: float) -> list[Place]:
     """
     if any(not line.duration > 0 for line in lines):
         raise ValueError("every clip needs a duration above 0")
-    if any(after.source_start < before.source_start for before, after in zip(lines, lines[1:], strict=False)):
+    if any(after.source_start < before.source_start for before, after in pairwise(lines)):
         raise ValueError("lines must be in the order of their source starts")
     if not lines:
         return []
@@ -84,9 +86,7 @@ def _solve(lines: Sequence[Natural], lesson_duration: float) -> tuple[list[float
     column = sparse.csc_matrix((count, 1))
     variables = 4 * count + 1
 
-    quadratic = sparse.block_diag(
-        [2 * identity, 2 * _NATURAL * identity, zero, zero, sparse.csc_matrix((1, 1))], format="csc"
-    )
+    quadratic = sparse.block_diag([2 * identity, 2 * _NATURAL * identity, zero, zero, sparse.csc_matrix((1, 1))], format="csc")
     linear = np.concatenate(
         [-2 * source, np.full(count, -2 * _NATURAL), np.full(count, _BEYOND_FREE), np.full(count, _BEYOND_ACCEPTABLE), [_OVERRUN]]
     )
@@ -158,3 +158,19 @@ def _fits_naturally(position: int, lines: Sequence[Natural], starts: list[float]
     if position + 1 == len(lines):
         return True
     return starts[position] + lines[position].duration + GAP <= starts[position + 1] + 0.02
+
+
+def budgets(lines: Sequence[Natural], characters: Sequence[int], lesson_duration: float) -> dict[int, int]:
+    """Positions of the lines that don't fit, and how many characters each may have to fit at an acceptable rate.
+
+    A line doesn't fit when even at `ACCEPTABLE_RATE` it reaches into the next one. Its budget follows from its own clip: so many characters
+    took so many seconds. At least `LEAST_KEPT` of its length stays, since more can't be taken out of a sentence without taking its meaning.
+    """
+    limits = {}
+    for position, line in enumerate(lines):
+        due = lines[position + 1].source_start - GAP if position + 1 < len(lines) else lesson_duration
+        room = max(due, line.source_end) - line.source_start
+        if line.duration > room * ACCEPTABLE_RATE:
+            wanted = characters[position] * room * FREE_RATE / line.duration
+            limits[position] = round(max(wanted, LEAST_KEPT * characters[position]))
+    return limits

@@ -12,13 +12,10 @@ The weights are PyTorch files, pickles, which may run code when loaded. `read_ch
 
 from __future__ import annotations
 
-import math
-import os
 import pickle
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ import soxr
 from dubbing import audio
 from dubbing.errors import BadInput, WeightsRefused
 from dubbing.media import SAMPLE_RATE
+from dubbing.processors import usable_processors
 
 MODEL_RATE = 44_100  # Hz, what the network was trained on
 FRAME = 4096  # samples a frame
@@ -233,15 +231,6 @@ def load(folder: Path, threads: int = 0) -> Mask:
         return np.asarray(share)[0]
 
     return mask
-
-
-def usable_processors() -> int:
-    """Processors this process may use: fewer than the machine has when it is pinned, or in a container with a quota."""
-    processors = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        processors = min(processors, math.ceil(int(quota) / int(period)))
-    return max(1, processors)
 
 
 # The checkpoints

@@ -1,4 +1,4 @@
-"""Translation as text work, whatever the engine: windows of whole lines with their neighbours, what is asked, and what is wrong with an answer."""
+"""Translation as text work, whatever the engine: windows of whole lines with their neighbours, requests, and what is wrong with answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SLACK = 25  # characters that short lines may differ by
 
 # Openings of answers that talk about the task instead of doing it.
 _COMMENT = re.compile(
-    r"^\s*(translation\s*:|here (is|are)\b|note\s*:|as an ai\b|i('m| am) sorry\b|i can(no|')t\b|sure[,!]|the (translation|text) (is|of)\b|\{|```)",
+    r"^\s*(translation\s*:|here (is|are)\b|note\s*:|as an ai\b|i('m| am) sorry\b|i can(no|')t\b|sure[,!]|the translation (is|of)\b|\{|```)",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+")
@@ -48,18 +48,25 @@ def windows(utterances: Sequence[Utterance]) -> list[Window]:
     cut, first = [], 0
     for group in groups:
         last = first + len(group)
-        before = tuple(line.text for line in utterances[max(0, first - CONTEXT_LINES) : first])
-        after = tuple(line.text for line in utterances[last : last + CONTEXT_LINES])
-        cut.append(Window(tuple(group), before, after))
+        cut.append(neighbourhood(utterances, first, last))
         first = last
     return cut
+
+
+def neighbourhood(utterances: Sequence[Utterance], first: int, last: int) -> Window:
+    """Lines `first` to `last` (exclusive) with their neighbours."""
+    return Window(
+        tuple(utterances[first:last]),
+        tuple(line.text for line in utterances[max(0, first - CONTEXT_LINES) : first]),
+        tuple(line.text for line in utterances[last : last + CONTEXT_LINES]),
+    )
 
 
 def instructions(source: str, target: str) -> str:
     """What the model is told once."""
     return (
         f"You translate a recorded lecture from {name_of(source)} into {name_of(target)} so that a speaker can dub it. "
-        f"Translate every numbered line into natural spoken {name_of(target)}: the meaning, complete, nothing added, about as long as the original. "
+        f"Translate every numbered line into natural spoken {name_of(target)}: the whole meaning, nothing added, as long as the original. "
         "The text comes from speech recognition: where a word makes no sense, translate what the lecturer must have said. "
         "Keep numbers. Keep the numbering: one translation for each line, never merge lines, never comment. "
         "Answer with JSON only: the line's number as key, its translation as value."
@@ -78,7 +85,8 @@ def request(
     if window.after:
         parts.append("Said after (do not translate):\n" + "\n".join(window.after))
     parts.append(
-        f"Translate into {name_of(target)}:\n" + json.dumps({str(n): window.lines[n - 1].text for n in wanted}, ensure_ascii=False, indent=0)
+        f"Translate into {name_of(target)}:\n"
+        + json.dumps({str(n): window.lines[n - 1].text for n in wanted}, ensure_ascii=False, indent=0)
     )
     limits = [f"line {n}: at most {budgets[n]} characters" for n in wanted if n in budgets]
     if limits:
@@ -158,7 +166,7 @@ def shared_out(words: Sequence[Word], utterances: Sequence[Utterance]) -> list[T
     """Words translated from a whole span, shared out among the lines of that span.
 
     The unit that is moved is the clause: a line that begins in mid-phrase can't be spoken. Clauses keep their order; each goes to the line
-    that is nearest in time, at the least cost over all (dynamic programming, as in Gale and Church's sentence alignment, with times in place
+    that is nearest in time, at the least cost over all (dynamic programming, as in Gale and Church's sentence alignment, on times instead
     of lengths). A line that gets none is said with the one before it.
     """
     clauses = _clauses(words)

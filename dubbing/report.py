@@ -1,0 +1,415 @@
+"""The page a person opens: what was made, how good it is, and which lines need an ear.
+
+One HTML file that asks nothing of a server: it works from a folder on disk, with the media beside it, and without a network. All texts are
+somebody else's: they are escaped, never trusted.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from dubbing.languages import base_language, name_of
+from dubbing.placement import ACCEPTABLE_RATE, FREE_RATE, HIGHEST_RATE, LATE_DRIFT
+from dubbing.subtitles import clean, cues_of_texts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+LOUDNESS_TOLERANCE = 1.0  # LU from the target: EBU R128 allows it for live programmes
+HIGHEST_TRUE_PEAK = -1.0  # dBTP, EBU R128
+PEAK_TOLERANCE = 0.1  # dB between two meters
+HIGHEST_WORD_ERROR_RATE = 0.15  # a small recogniser mishears a clean voice in one word of ten
+
+# Pictures
+
+QUIETEST = -60.0  # dBFS: what is quieter is drawn there
+WIDTH, HEIGHT = 10.0, 2.4  # inches, a hundred pixels each
+NARROWEST = 1 / 1000  # of the lesson: a line is drawn no narrower, or it can't be seen
+
+_DUBBED, _ORIGINAL = "#3b82f6", "#d97706"
+_GOOD, _FAST, _FASTER, _TOO_FAST = "#2f9e6e", "#3b82f6", "#d08700", "#d64545"
+_INK = "#010203"  # stands for the colour of text, which the picture takes from the reader's light or dark mode
+_MODES = "<style>svg{color:#3d444d}@media(prefers-color-scheme:dark){svg{color:#b6bfca}}</style>"
+
+
+def plots(timeline: Mapping[str, Any], original: np.ndarray, dubbed: np.ndarray) -> dict[str, bytes]:
+    """SVG pictures: `levels`, `rates` and `drift`, all over the lesson's time.
+
+    `original` and `dubbed` are RMS levels in dBFS, evenly spaced over the lesson. Equal input gives equal bytes.
+    """
+    lines = [line for line in timeline["lines"] if line["end"] > line["start"]]
+    duration = max([timeline["duration"], *(line["end"] for line in lines)]) or 1.0
+    spans = [(line["start"], max(line["end"], line["start"] + duration * NARROWEST)) for line in lines]
+
+    def levels(axes: Axes) -> None:
+        import numpy as np
+
+        _blocks(axes, [(start, end, QUIETEST, 0.0) for start, end in spans], _DUBBED, alpha=0.12, label="dubbed lines")
+        for level, colour, label in ((original, _ORIGINAL, "original"), (dubbed, _DUBBED, "dubbed")):
+            decibels = np.clip(np.nan_to_num(np.asarray(level, dtype=float), nan=QUIETEST), QUIETEST, 0.0)
+            moments = np.linspace(0.0, duration, len(decibels))
+            axes.plot(moments, decibels, color=colour, linewidth=0.9, label=label)
+        axes.set_ylim(QUIETEST, 0.0)
+        axes.set_ylabel("level, dBFS")
+
+    def rates(axes: Axes) -> None:
+        highest = max([HIGHEST_RATE, *(line["rate"] for line in lines)])
+        lowest = min([1.0, *(line["rate"] for line in lines)])
+        classes: dict[str, list[tuple[float, float, float, float]]] = {_GOOD: [], _FAST: [], _FASTER: [], _TOO_FAST: []}
+        for (start, end), line in zip(spans, lines, strict=True):
+            classes[_rate_colour(line["rate"])].append((start, end, 1.0, line["rate"]))
+        for colour, blocks in classes.items():
+            _blocks(axes, blocks, colour, alpha=0.4, edge=True)
+        axes.axhline(1.0, color=_INK, linewidth=0.8, alpha=0.5)
+        for limit, colour in ((FREE_RATE, _FAST), (ACCEPTABLE_RATE, _FASTER), (HIGHEST_RATE, _TOO_FAST)):
+            axes.axhline(limit, color=colour, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.set_yticks([1.0, FREE_RATE, ACCEPTABLE_RATE, HIGHEST_RATE])
+        axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:.2f}")
+        axes.set_ylim(min(0.93, lowest - 0.02), highest + 0.03)
+        axes.set_ylabel("speaking rate")
+
+    def drift(axes: Axes) -> None:
+        drifts = [line["drift"] for line in lines]
+        near, late = [], []
+        for (start, end), value in zip(spans, drifts, strict=True):
+            (late if abs(value) > LATE_DRIFT else near).append((start, end, 0.0, value))
+        _blocks(axes, near, _GOOD, alpha=0.4, edge=True)
+        _blocks(axes, late, _TOO_FAST, alpha=0.4, edge=True)
+        axes.axhline(0.0, color=_INK, linewidth=0.8, alpha=0.5)
+        axes.axhline(LATE_DRIFT, color=_TOO_FAST, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.set_ylim(min([-0.3, *drifts]) * 1.15, max([LATE_DRIFT, *drifts]) * 1.15)
+        axes.set_ylabel("drift, seconds")
+
+    return {"levels": _picture(levels, duration), "rates": _picture(rates, duration), "drift": _picture(drift, duration)}
+
+
+def _rate_colour(rate: float) -> str:
+    limits = ((FREE_RATE, _GOOD), (ACCEPTABLE_RATE, _FAST), (HIGHEST_RATE, _FASTER))
+    return next((colour for limit, colour in limits if rate <= limit + 1e-9), _TOO_FAST)
+
+
+def _blocks(
+    axes: Axes, blocks: Sequence[tuple[float, float, float, float]], colour: str, alpha: float, edge: bool = False, label: str | None = None
+) -> None:
+    """Rectangles (left, right, foot, top) as one shape, with a line along their tops: a thousand lines stay a small picture."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path as Outline
+
+    if not blocks:
+        return
+    around = [Outline.MOVETO, Outline.LINETO, Outline.LINETO, Outline.LINETO, Outline.CLOSEPOLY]
+    corners = [
+        corner for left, right, foot, top in blocks for corner in ((left, foot), (left, top), (right, top), (right, foot), (left, foot))
+    ]
+    axes.add_patch(PathPatch(Outline(corners, around * len(blocks)), facecolor=colour, alpha=alpha, linewidth=0, label=label))
+    if edge:
+        tops = [corner for left, right, _, top in blocks for corner in ((left, top), (right, top))]
+        path = Outline(tops, [Outline.MOVETO, Outline.LINETO] * len(blocks))
+        axes.add_patch(PathPatch(path, facecolor="none", edgecolor=colour, linewidth=1.6))
+
+
+def _picture(draw: Callable[[Axes], None], duration: float) -> bytes:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    style = {
+        "svg.hashsalt": "coursedub",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), _INK),
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_xlim(0.0, duration)
+        axes.xaxis.set_major_formatter(lambda seconds, _: clock(seconds))
+        axes.locator_params(axis="x", nbins=12, steps=[1, 1.2, 1.5, 2, 3, 6, 10])
+        axes.grid(axis="y", alpha=0.15, linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
+        svg = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+    drawing = svg.getvalue()
+    drawing = drawing[drawing.index("<svg") :].replace(_INK, "currentColor")
+    head, _, body = drawing.partition(">")
+    return f"{head}>{_MODES}{body}".encode()
+
+
+# The page
+
+
+class Tile(NamedTuple):
+    """A key figure."""
+
+    name: str
+    value: str
+    limit: str
+    state: str  # "ok", "attention" or "unknown"
+
+
+class Figure(NamedTuple):
+    """A measurement of one line."""
+
+    name: str
+    value: str
+    attention: bool
+
+
+class Row(NamedTuple):
+    """A line as the page shows it."""
+
+    number: int
+    speaker: str
+    source_start: float
+    source_time: str
+    source_text: str
+    start: float
+    end: float
+    time: str
+    translation: str
+    said_with: int | None  # the number of the line that also says this one's words
+    heard: str
+    voice: str  # where it is not the usual one
+    figures: tuple[Figure, ...]
+    flags: tuple[str, ...]
+    spoken: bool
+
+
+class Download(NamedTuple):
+    """One entry of the files' list: a single file, or one thing in several formats."""
+
+    label: str
+    formats: tuple[tuple[str, str], ...]  # name, address
+
+
+def page(timeline: Mapping[str, Any], report: Mapping[str, Any], files: Mapping[str, Any], plots: Mapping[str, str]) -> str:
+    """`index.html` of a lesson's output folder.
+
+    `timeline` and `report` are the contents of the two JSON files beside it; `files` and `plots` name files relative to it: the players'
+    `video` (which is sound alone where `audio_only` is set), `original_audio` and `thumbnail`, and downloads.
+    """
+    import jinja2
+
+    rows = _rows(timeline["lines"])
+    source, target = timeline["source_language"], timeline["target_language"]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+    )
+    environment.filters["digest"] = lambda script: base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()
+    return environment.get_template("report.html.j2").render(
+        name=timeline["lesson"],
+        source=source,
+        target=target,
+        source_name=name_of(source),
+        target_name=name_of(target),
+        duration=clock(timeline["duration"]),
+        rows=rows,
+        flagged=sum(bool(row.flags) for row in rows),
+        tiles=tiles(report.get("file") or {}),
+        file_flags=(report.get("file") or {}).get("flags") or (),
+        notes=report.get("notes") or (),
+        engines=report.get("engines") or {},
+        audio_only=bool(files.get("audio_only")),
+        video=_address(files.get("video")),
+        original=_address(files.get("original_audio")),
+        poster=_address(files.get("thumbnail")),
+        downloads=_downloads(files),
+        plots=[(title, _address(plots[key])) for key, title in _PLOT_TITLES.items() if key in plots],
+        captions=_embedded(_captions(timeline)),
+    )
+
+
+_PLOT_TITLES = {"levels": "Level of the original and the dubbed track", "rates": "Speaking rate", "drift": "Drift from the lecturer"}
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours from the first.
+
+    >>> clock(7.9), clock(754), clock(3754)
+    ('0:07', '12:34', '1:02:34')
+    """
+    whole = int(max(seconds, 0.0))
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def tiles(file: Mapping[str, Any]) -> list[Tile]:
+    """The key figures of the file checks, each held against its limit."""
+
+    def tile(name: str, key: str, form: Callable[[float], str], limit: str, good: Callable[[float], bool]) -> Tile:
+        value = file.get(key)
+        if value is None or not math.isfinite(value):
+            return Tile(name, "not measured", limit, "unknown")
+        return Tile(name, form(value), limit, "ok" if good(value) else "attention")
+
+    target = file.get("loudness_target")
+    return [
+        tile(
+            "Loudness",
+            "integrated_loudness",
+            lambda value: f"{_signed(value, 1)} LUFS",
+            "" if target is None else f"target {_signed(target, 1)}",
+            lambda value: target is not None and abs(value - target) <= LOUDNESS_TOLERANCE,
+        ),
+        tile(
+            "True peak",
+            "true_peak",
+            lambda value: f"{_signed(value, 1)} dBTP",
+            f"at most {_signed(HIGHEST_TRUE_PEAK, 0)}",
+            lambda value: value <= HIGHEST_TRUE_PEAK + PEAK_TOLERANCE,
+        ),
+        tile(
+            "Largest drift",
+            "largest_drift",
+            lambda value: f"{_signed(value, 2)} s",
+            f"at most {LATE_DRIFT:.0f} s",
+            lambda value: abs(value) <= LATE_DRIFT,
+        ),
+        tile(
+            "Fastest line",
+            "largest_rate",
+            lambda value: f"{value:.2f}×",
+            f"acceptable to {ACCEPTABLE_RATE:.2f}×",
+            lambda value: value <= ACCEPTABLE_RATE + 1e-9,
+        ),
+        tile(
+            "Word error rate",
+            "word_error_rate",
+            lambda value: f"{value:.1%}".replace("%", " %"),
+            f"at most {HIGHEST_WORD_ERROR_RATE:.0%}".replace("%", " %"),
+            lambda value: value <= HIGHEST_WORD_ERROR_RATE,
+        ),
+        tile("Overlaps", "overlaps", lambda value: f"{value:.0f}", "none", lambda value: value == 0),
+    ]
+
+
+def _signed(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
+    numbers = {line["id"]: number for number, line in enumerate(lines, start=1)}
+    several_speakers = len({line["speaker"] for line in lines}) > 1
+    voices = Counter((line["engine"], line["voice"]) for line in lines if line["translation"])
+    usual = voices.most_common(1)[0][0] if voices else None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        checks = line.get("checks") or {}
+        spoken = line["end"] > line["start"]
+        unusual = spoken and (line["engine"], line["voice"]) != usual
+        rows.append(
+            Row(
+                number=number,
+                speaker=(line["speaker"] or "") if several_speakers else "",
+                source_start=round(line["source_start"], 3),
+                source_time=_span(line["source_start"], line["source_end"]),
+                source_text=line["source_text"],
+                start=round(line["start"], 3),
+                end=round(line["end"], 3),
+                time=_span(line["start"], line["end"]),
+                translation=line["translation"],
+                said_with=numbers.get(line["said_with"]),
+                heard=checks.get("heard") or "",
+                voice=f"{line['voice']} ({line['engine']})" if unusual else "",
+                figures=tuple(_figures(line, checks)) if spoken else (),
+                flags=tuple(line["flags"]),
+                spoken=spoken,
+            )
+        )
+    return rows
+
+
+def _figures(line: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterable[Figure]:
+    yield Figure("rate", f"{line['rate']:.2f}×", line["rate"] > ACCEPTABLE_RATE + 1e-9)
+    yield Figure("drift", f"{_signed(line['drift'], 2)} s", abs(line["drift"]) > LATE_DRIFT)
+    errors = checks.get("word_error_rate")
+    if errors is not None:
+        yield Figure("word errors", f"{errors:.0%}".replace("%", " %"), errors > HIGHEST_WORD_ERROR_RATE)
+    if line["overflow"] > 0:
+        yield Figure("runs over", f"{line['overflow']:.2f} s", True)
+
+
+def _span(start: float, end: float) -> str:
+    def tenths(seconds: float) -> str:
+        rounded = round(max(seconds, 0.0) * 10)
+        return f"{clock(rounded / 10)}.{rounded % 10}"
+
+    return f"{tenths(start)} \N{EN DASH} {tenths(end)}"
+
+
+_SUBTITLE_FORMATS = ("srt", "vtt", "ass")
+
+
+def _downloads(files: Mapping[str, Any]) -> list[Download]:
+    def single(key: str, label: str) -> list[Download]:
+        address = _address(files.get(key))
+        return [Download(label, ((label, address),))] if address else []
+
+    languages = dict.fromkeys(language for key in files for kind, _, language in [key.partition("_")] if kind in _SUBTITLE_FORMATS and language)
+    subtitles = [
+        Download(
+            f"{name_of(language)} subtitles",
+            tuple((kind.upper(), address) for kind in _SUBTITLE_FORMATS if (address := _address(files.get(f"{kind}_{language}")))),
+        )
+        for language in languages
+    ]
+    return [
+        *single("video", "Dubbed sound" if files.get("audio_only") else "Dubbed video"),
+        *single("original_audio", "Original sound"),
+        *subtitles,
+        *single("timeline", "Timeline (JSON)"),
+        *single("report", "Report (JSON)"),
+    ]
+
+
+def _address(name: str | None) -> str:
+    """A relative address that can only mean a file beside the page, whatever its name looks like."""
+    return f"./{quote(name, errors='surrogateescape')}" if name else ""
+
+
+def _captions(timeline: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the players show: a page that lies on disk may not load subtitle files."""
+    lines, duration = timeline["lines"], timeline["duration"]
+    tracks = (
+        ("dubbed", timeline["target_language"], [(line["start"], line["end"], line["translation"]) for line in lines]),
+        ("original", timeline["source_language"], [(line["source_start"], line["source_end"], line["source_text"]) for line in lines]),
+    )
+    return [
+        {"of": of, "language": base_language(language), "label": name_of(language), "cues": cues_of_texts(texts, language, duration)}
+        for of, language, texts in tracks
+    ]
+
+
+def _embedded(data: Any) -> Markup:
+    """JSON for a script element: nothing in it can end the element or begin a comment."""
+    from markupsafe import Markup
+
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _printable(value: Any) -> Any:
+    """What the template prints: somebody's text without control characters and half surrogates, all else as it is."""
+    return clean(value) if type(value) is str else value

@@ -1,0 +1,109 @@
+"""A Prefect server for one run, where none is configured.
+
+Prefect can start a temporary server itself, but imports the whole server into the caller's process to do so, which takes as long as the server
+takes to start. Here it starts at once as a process of its own, while the caller imports what it needs, and it ends with its caller even when
+that is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import prefect
+from prefect.context import refresh_global_settings_context
+from prefect.settings import PREFECT_API_URL
+
+from dubbing.errors import PassingFault
+
+START_TIMEOUT = 120.0  # seconds: the first start on a machine makes the database
+STOP_TIMEOUT = 5.0
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, linux/prctl.h
+_SETTINGS = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",  # only the services that a run needs
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+
+
+class Server:
+    """A server that is starting, or the one that is configured."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        if not PREFECT_API_URL.value():
+            self._port = _free_port()
+            self.process = subprocess.Popen(_command(self._port), env={**os.environ, **_SETTINGS}, preexec_fn=_end_with_parent)
+
+    def ready(self) -> None:
+        """Wait until it answers, and make it the server of this process.
+
+        Raises:
+            PassingFault: it ended or did not answer in time.
+        """
+        if self.process is None:
+            return
+        address = f"http://127.0.0.1:{self._port}/api"
+        until = time.monotonic() + START_TIMEOUT
+        with httpx.Client(trust_env=False) as client:
+            while True:
+                try:
+                    if client.get(f"{address}/health").is_success:
+                        break
+                except httpx.TransportError:
+                    pass
+                if self.process.poll() is not None or time.monotonic() > until:
+                    raise PassingFault(f"Prefect's temporary server did not start (exit code {self.process.poll()}); set PREFECT_API_URL to use another")
+                time.sleep(0.05)
+        os.environ["PREFECT_API_URL"] = address
+        refresh_global_settings_context()
+
+    def stop(self) -> None:
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.environ.pop("PREFECT_API_URL", None)
+        refresh_global_settings_context()
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """Start what is needed now; call `ready()` when the imports are done."""
+    started = Server()
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+def _command(port: int) -> list[str]:
+    folder = str(prefect.__module_path__.parent)
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", folder, "--factory", "prefect.server.api.server:create_app"]
+    return [*command, "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _end_with_parent() -> None:
+    """In the child, before it starts: be ended with the parent, and left alone by Ctrl-C, which the parent answers."""
+    os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGTERM)

@@ -1,0 +1,71 @@
+"""Progress that a person watches: the stage, how far it is, how long it still takes. Nothing where nobody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from tasks.stage import STAGES, Event
+
+
+class Progress:
+    """A watcher (`tasks.stage.watched_by`) that draws a line for each stage."""
+
+    def __init__(self, show: bool) -> None:
+        self._bars = Bars(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=Console(stderr=True),
+            disable=not show,
+        )
+        self._lines: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        if self._bars.disable:
+            return
+        if event.stage not in self._lines:
+            self._lines[event.stage] = self._bars.add_task(self._title(event.stage), total=1.0, note="")
+        line = self._lines[event.stage]
+        if event.kind == "started":
+            self._bars.reset(line, total=1.0, note="")
+        elif event.kind == "advanced":
+            self._bars.update(line, completed=event.share)
+        elif event.kind == "finished":
+            note: str = event.state
+            if event.lines_computed is not None and event.lines_cached is not None:
+                note += f", {event.lines_computed} lines computed, {event.lines_cached} cached"
+            self._bars.update(line, completed=1.0, note=note)
+        else:
+            self._bars.update(line, note="[red]failed")
+
+    @staticmethod
+    def _title(stage: str) -> str:
+        names = list(STAGES)
+        return f"{names.index(stage) + 1:2}/{len(names)} {stage.replace('_', ' ')}" if stage in names else f"      {stage}"
+
+
+@contextmanager
+def download_bar(name: str, show: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar for one download: call it with bytes done and bytes in all."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True), disable=not show) as bars:
+        line = bars.add_task(name, total=None)
+        yield lambda done, total: bars.update(line, completed=done, total=total)

@@ -1,0 +1,96 @@
+"""After the stages: the lesson's folder, for people and players. Not a stage: it makes nothing new, it copies what the store holds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from blocks.store import Store
+from dubbing import report
+from dubbing.documents import as_json, report_document, timeline_document
+from dubbing.errors import BadSetting
+from dubbing.lesson import Artifact, Inspection, Lesson, Render, Subtitles, Timeline
+
+_ENDINGS = {"mp4": "mp4", "matroska": "mkv"}
+
+
+class Made(NamedTuple):
+    """All that a run made of a lesson."""
+
+    lesson: Lesson
+    timeline: Timeline
+    subtitles: Subtitles
+    render: Render
+    inspection: Inspection
+    engines: Mapping[str, str]
+
+
+def deliver(store: Store, made: Made, name: str, stem: str, folder: Path) -> dict[str, str]:
+    """Write the lesson's folder. Each file is complete or not there.
+
+    Returns:
+        File names in the folder by what they are.
+
+    Raises:
+        BadSetting: the folder can't be written.
+        BlobDamaged: something in the store has to be made again.
+    """
+    target, source = made.timeline.target_language, made.timeline.source_language
+    names = {"video": f"{stem}.{target}.{_ENDINGS[made.render.container]}"}
+    artifacts: dict[str, Artifact] = {"video": made.render.media}
+    for files in (made.subtitles.target, made.subtitles.source):
+        for kind in ("srt", "vtt", "ass"):
+            names[f"{kind}_{files.language}"] = f"{stem}.{files.language}.{kind}"
+            artifacts[f"{kind}_{files.language}"] = getattr(files, kind)
+    names["original_audio"], artifacts["original_audio"] = f"{stem}.{source}.m4a", made.render.original_sound
+    if made.render.thumbnail:
+        names["thumbnail"], artifacts["thumbnail"] = f"{stem}.jpg", made.render.thumbnail
+    names |= {"timeline": "timeline.json", "report": "report.json", "page": "index.html"}
+
+    timeline = timeline_document(name, made.timeline, made.inspection.lines)
+    summary = report_document(name, made.lesson, made.timeline, made.inspection, made.render, made.engines)
+    plots = {plot: store.read_bytes(artifact).decode() for plot, artifact in made.inspection.plots.items()}
+    shown = names if made.lesson.picture else names | {"audio_only": "yes"}
+    texts = {
+        "timeline": as_json(timeline),
+        "report": as_json(summary),
+        "page": report.page(timeline, summary, shown, plots),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for what, artifact in artifacts.items():
+            _copy(store.path_of(artifact), folder / names[what])
+        for what, text in texts.items():
+            _write(text.encode(), folder / names[what])
+    except OSError as error:
+        raise BadSetting(f"output folder {folder}: {error.strerror or error}") from error
+    return names
+
+
+def _copy(path: Path, target: Path) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
+    try:
+        with os.fdopen(handle, "wb") as copy, path.open("rb") as original:
+            shutil.copyfileobj(original, copy, 1 << 20)
+        _into_place(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _write(content: bytes, target: Path) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        _into_place(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _into_place(temporary: str, target: Path) -> None:
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, target)

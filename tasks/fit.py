@@ -1,0 +1,109 @@
+"""Stage 7: clips placed on the timeline, and stretched where they must be."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from blocks.store import Store
+from dubbing import audio, placement
+from dubbing.lesson import Artifact, Clip, Clips, Noun, PlacedLine, Timeline, Transcript, TranslatedLine, Translation, Utterance
+from tasks.stage import line_by_line, stage
+
+VERSION = 1
+
+
+class _Fitted(Noun):
+    """A stretched clip, as it is cached."""
+
+    media: Artifact
+    duration: float
+
+
+class _Wanted(NamedTuple):
+    clip: Clip
+    rate: float
+
+
+@stage(version=VERSION, returns=Timeline)
+def fit(store: Store, transcript: Transcript, translation: Translation, clips: Clips, duration: float) -> Timeline:
+    """Place all clips at once (`dubbing.placement`) and stretch each to its rate.
+
+    Args:
+        duration: of the lesson, seconds.
+    """
+    clip_of = {clip.id: clip for clip in clips.lines}
+    spoken = [utterance for utterance in transcript.utterances if utterance.id in clip_of]
+    natural = [placement.Natural(line.start, line.end, clip_of[line.id].duration) for line in spoken]
+    place_of = {line.id: place for line, place in zip(spoken, placement.place(natural, duration), strict=True)}
+
+    def stretch(wanted: _Wanted) -> _Fitted:
+        samples = audio.fitted(store.path_of(wanted.clip.media), wanted.rate)
+        with store.scratch() as folder:
+            audio.write_clip(folder / "fitted.wav", samples, audio.SAMPLE_RATE)
+            return _Fitted(media=store.put_file(folder / "fitted.wav", audio.WAV), duration=len(samples) / audio.SAMPLE_RATE)
+
+    fitted = line_by_line(
+        store,
+        "fit",
+        VERSION,
+        [_Wanted(clip_of[line.id], place_of[line.id].rate) for line in spoken],
+        lambda wanted: [wanted.clip.media, wanted.rate],
+        stretch,
+        _Fitted,
+    )
+    fitted_of = {line.id: result for line, result in zip(spoken, fitted, strict=True)}
+    translated = {line.id: line for line in translation.lines}
+    lines = tuple(
+        _spoken_line(utterance, translated[utterance.id], clip_of[utterance.id], place_of[utterance.id], fitted_of[utterance.id])
+        if utterance.id in clip_of
+        else _silent_line(utterance, translated[utterance.id])
+        for utterance in transcript.utterances
+    )
+    return Timeline(
+        source_language=transcript.language,
+        target_language=translation.language,
+        duration=max([duration, *(line.end for line in lines)]),
+        lines=lines,
+    )
+
+
+def _spoken_line(utterance: Utterance, translated: TranslatedLine, clip: Clip, place: placement.Place, fitted: _Fitted) -> PlacedLine:
+    flags = [*translated.flags, *clip.flags]
+    if place.overflow > placement.LATE_DRIFT:
+        flags.append(f"timing: {place.overflow:.1f} s longer than its place")
+    return PlacedLine(
+        id=utterance.id,
+        source_text=utterance.text,
+        text=translated.text,
+        source_start=utterance.start,
+        source_end=utterance.end,
+        start=place.start,
+        end=place.start + fitted.duration,
+        rate=place.rate,
+        overflow=place.overflow,
+        engine=clip.engine,
+        voice=clip.voice,
+        speaker=utterance.speaker,
+        clip=fitted.media,
+        flags=tuple(flags),
+    )
+
+
+def _silent_line(utterance: Utterance, translated: TranslatedLine) -> PlacedLine:
+    return PlacedLine(
+        id=utterance.id,
+        source_text=utterance.text,
+        text="",
+        source_start=utterance.start,
+        source_end=utterance.end,
+        start=utterance.start,
+        end=utterance.start,
+        rate=1.0,
+        overflow=0.0,
+        engine="",
+        voice="",
+        speaker=utterance.speaker,
+        clip=None,
+        said_with=translated.said_with,
+        flags=translated.flags,
+    )

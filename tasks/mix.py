@@ -1,0 +1,45 @@
+"""Stage 8: the finished track."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from blocks.store import Store
+from dubbing import audio, mixing
+from dubbing.lesson import Artifact, Mix, Stems
+from tasks.stage import advance, stage
+
+
+@stage(version=1, returns=Mix)
+def mix(store: Store, stems: Stems, voices: Sequence[tuple[float, Artifact]], duration: float, loudness: float, ducking: float) -> Mix:
+    """Lay the clips over the ducked background, as loud against it as the lecturer was, and bring the whole to a loudness.
+
+    Args:
+        voices: start in seconds and fitted clip of each spoken line, in order.
+        duration: seconds; longer than the lesson when the last line runs over its end.
+        loudness: LUFS of the result.
+        ducking: dB the background goes down under speech.
+    """
+    clips = [mixing.Placed(round(start * audio.SAMPLE_RATE), store.path_of(clip)) for start, clip in voices]
+    spoken, lecturer = mixing.voice_loudness(clips), stems.vocals.loudness
+    voice_gain = 0.0 if spoken is None or lecturer is None else lecturer - spoken
+    voice_gain = max(-mixing.LARGEST_VOICE_GAIN, min(mixing.LARGEST_VOICE_GAIN, voice_gain))
+    with store.scratch() as folder:
+        mixed = mixing.mix(
+            store.path_of(stems.background.media),
+            clips,
+            duration,
+            folder / "mix.wav",
+            folder,
+            voice_gain=voice_gain,
+            loudness=loudness,
+            ducking=ducking,
+            progress=advance,
+        )
+        return Mix(
+            media=store.put_file(folder / "mix.wav", audio.WAV),
+            duration=duration,
+            channels=stems.background.channels,
+            gain=round(mixed.gain, 3),
+            limited=round(mixed.limited, 3),
+        )

@@ -1,0 +1,33 @@
+"""Stage 4: what was said, line by line, with times."""
+
+from __future__ import annotations
+
+from blocks.store import Store
+from blocks.transcription import Recogniser
+from dubbing.errors import NoSpeech
+from dubbing.languages import name_of
+from dubbing.lesson import Recording, Transcript
+from dubbing.segmentation import utterances_from
+from tasks.stage import advance, stage
+
+
+@stage(version=1, returns=Transcript, unkeyed=("name",))
+def transcribe(store: Store, sound: Recording, recogniser: Recogniser, language: str | None, name: str) -> Transcript:
+    """Recognise the original mix (separated vocals are recognised worse) and cut it into utterances.
+
+    Args:
+        language: BCP 47 tag, or None to detect it.
+
+    Raises:
+        NoSpeech: nobody speaks in it.
+    """
+    path = store.path_of(sound.media)
+    spoken = language or recogniser.detect_language(path)
+    words = recogniser.transcribe(path, spoken, advance) if spoken else []
+    utterances = utterances_from(words, spoken)
+    if not utterances:
+        heard = f" in {name_of(language)}" if language else ""
+        raise NoSpeech(
+            f"{name}: no speech{heard} was found in it ({recogniser.engine_name} listened to {sound.duration:.0f} s): nothing to dub"
+        )
+    return Transcript(language=spoken, utterances=utterances, engine=recogniser.engine_name)
