@@ -186,7 +186,7 @@ class Timeline(Noun):
 
 
 class Mix(Noun):
-    """The finished track: 48 kHz float32 WAV."""
+    """The finished track, encoded as it is delivered: AAC in MP4."""
 
     media: Artifact
     duration: float

@@ -111,7 +111,7 @@ def true_peaks(samples: np.ndarray) -> np.ndarray:
     return loudest
 
 
-def _peaks_near(samples: np.ndarray, ceiling: float) -> np.ndarray:
+def peaks_near(samples: np.ndarray, ceiling: float) -> np.ndarray:
     """`true_peaks` where they can reach the ceiling, 0 elsewhere. Interpolation exceeds samples by a few decibels: 6 dB under is safe."""
     peaks = np.zeros(len(samples))
     for first in range(0, len(samples), _PIECE):
@@ -130,7 +130,7 @@ def limiter_gains(samples: np.ndarray, ceiling: float) -> np.ndarray | None:
     """
     from scipy import ndimage
 
-    needed = ceiling / np.maximum(_peaks_near(samples, ceiling), ceiling)
+    needed = ceiling / np.maximum(peaks_near(samples, ceiling), ceiling)
     if float(needed.min()) >= 1.0:
         return None
     held = ndimage.minimum_filter1d(needed, 2 * _LOOKAHEAD + 1, mode="nearest")

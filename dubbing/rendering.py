@@ -12,7 +12,6 @@ from dubbing import media
 from dubbing.languages import iso639_2, name_of
 from dubbing.lesson import Lesson
 
-TRACK_KBPS = 192  # of the new track in stereo; half for mono
 ORIGINAL_KBPS = 160  # of the original track where its own codec can't be carried over
 THUMBNAIL_SHARE = 0.1  # of the duration (FEATURES D10)
 THUMBNAIL_EARLIEST = 1.0  # seconds
@@ -22,7 +21,7 @@ THUMBNAIL_WIDTH = 640  # pixels
 class Tracks(NamedTuple):
     """What goes into the file besides the picture."""
 
-    mix: Path  # WAV
+    mix: Path  # AAC in MP4
     target_subtitles: Path  # SRT
     source_subtitles: Path
     target_language: str
@@ -54,9 +53,7 @@ def render(
     copied = not mp4 or lesson.sound.codec in media.MP4_SOUNDS
     options: dict[str, object] = {
         "c:v": "copy",
-        "c:a:0": "aac",
-        "b:a:0": f"{TRACK_KBPS if lesson.sound.channels > 1 else TRACK_KBPS // 2}k",
-        "aac_coder:a:0": "fast",  # three times as fast as the default, and at this rate nobody hears it
+        "c:a:0": "copy",
         "c:a:1": "copy" if copied else "aac",
         "c:s": "mov_text" if mp4 else "srt",
         "map_metadata": 0,

@@ -1,8 +1,8 @@
 """A Prefect server for one run, where none is configured.
 
-Prefect can start a temporary server itself, but imports the whole server into the caller's process to do so, which takes as long as the server
-takes to start. Here it starts at once as a process of its own, while the caller imports what it needs, and it ends with its caller even when
-that is killed.
+Prefect can start a temporary server itself, but imports the whole server into the caller's process to do so, which takes as long as the
+server takes to start. Here it starts at once as a process of its own, while the caller imports what it needs, and it ends with its caller
+even when that is killed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Server:
                 except httpx.TransportError:
                     pass
                 if self.process.poll() is not None or time.monotonic() > until:
-                    raise PassingFault(f"Prefect's temporary server did not start (exit code {self.process.poll()}); set PREFECT_API_URL to use another")
+                    raise PassingFault(
+                        f"Prefect's temporary server did not start (exit code {self.process.poll()}); set PREFECT_API_URL to use another"
+                    )
                 time.sleep(0.05)
         os.environ["PREFECT_API_URL"] = address
         refresh_global_settings_context()

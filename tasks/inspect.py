@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blocks.store import Store
 from blocks.transcription import Recogniser
-from dubbing import audio, inspection, report, verification
+from dubbing import audio, inspection, mixing, report, verification
 from dubbing.documents import timeline_document
 from dubbing.lesson import FileChecks, Inspection, LineChecks, Noun, PlacedLine, Recording, Render, Timeline
 from tasks.stage import line_by_line, stage
@@ -71,8 +71,8 @@ def _file_checks(
     flags = []
     if abs(measured.integrated_loudness - loudness) > verification.LOUDNESS_TOLERANCE:
         flags.append(f"loudness {measured.integrated_loudness:.1f} LUFS, asked for {loudness:.1f}")
-    if measured.true_peak > verification.HIGHEST_TRUE_PEAK:
-        flags.append(f"true peak {measured.true_peak:.1f} dBTP, the limit is {verification.HIGHEST_TRUE_PEAK:.1f}")
+    if measured.true_peak > mixing.HIGHEST_TRUE_PEAK:
+        flags.append(f"true peak {measured.true_peak:.1f} dBTP, the limit is {mixing.HIGHEST_TRUE_PEAK:.1f}")
     if abs(measured.duration - timeline.duration) > verification.LENGTH_TOLERANCE:
         flags.append(f"the new track is {measured.duration:.3f} s long instead of {timeline.duration:.3f}")
     if overlaps:

@@ -29,7 +29,7 @@ def mix(store: Store, stems: Stems, voices: Sequence[tuple[float, Artifact]], du
             store.path_of(stems.background.media),
             clips,
             duration,
-            folder / "mix.wav",
+            folder / "mix.m4a",
             folder,
             voice_gain=voice_gain,
             loudness=loudness,
@@ -37,7 +37,7 @@ def mix(store: Store, stems: Stems, voices: Sequence[tuple[float, Artifact]], du
             progress=advance,
         )
         return Mix(
-            media=store.put_file(folder / "mix.wav", audio.WAV),
+            media=store.put_file(folder / "mix.m4a", "audio/mp4"),
             duration=duration,
             channels=stems.background.channels,
             gain=round(mixed.gain, 3),
