@@ -13,7 +13,7 @@ from blocks.engine import Engine
 from blocks.transcription import FasterWhisper
 from dubbing import translating, weights
 from dubbing.errors import EngineRefused
-from dubbing.languages import LANGUAGES, base_language, name_of
+from dubbing.languages import LANGUAGES, base_language, name_of, share_in_script
 from dubbing.lesson import TranslatedLine, Utterance
 from dubbing.processors import usable_processors
 from dubbing.translating import Window
@@ -104,7 +104,7 @@ class ChatTranslator(Translator):
         if problem is None and text is not None:
             return TranslatedLine(id=utterance.id, text=text, attempts=attempts)
         # A doubtful line is better said than missing, unless no voice of the target language could say it.
-        unspeakable = not text or translating.share_in_script(text, target) < translating.LEAST_SCRIPT_SHARE
+        unspeakable = not text or share_in_script(text, target) < translating.LEAST_SCRIPT_SHARE
         return TranslatedLine(
             id=utterance.id, text="" if unspeakable else (text or ""), flags=(f"translation: {problem}",), attempts=attempts
         )

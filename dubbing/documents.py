@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
 
 from dubbing.lesson import Inspection, Lesson, LineChecks, PlacedLine, Render, Timeline
 
@@ -50,6 +53,17 @@ def _line(line: PlacedLine, check: LineChecks | None) -> dict[str, Any]:
         },
         "flags": [*line.flags, *(check.flags if check else ())],
     }
+
+
+def lines_table(document: dict[str, Any]) -> pandas.DataFrame:
+    """The timeline document's lines as a table, a row a line, for a spreadsheet or a Prefect artifact."""
+    import pandas
+
+    table = pandas.json_normalize(document["lines"])
+    table.columns = [column.removeprefix("checks.") for column in table.columns]
+    table = table.drop(columns="checks", errors="ignore")
+    table["flags"] = table["flags"].map("; ".join)
+    return table
 
 
 def report_document(

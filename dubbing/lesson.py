@@ -251,6 +251,7 @@ class Inspection(Noun):
     lines: tuple[LineChecks, ...]
     file: FileChecks
     plots: dict[str, Artifact]
+    table: Artifact  # CSV, a row a line
 
 
 def plain(noun: BaseModel) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -562,6 +563,18 @@ class _Concatenation:
             counter.add(len(block))
 
 
+class _Zip64Entry(zipfile.ZipInfo):
+    """An entry whose local header has 64-bit sizes (APPNOTE.TXT 4.5.3), as only newer releases of Python write them by themselves."""
+
+    def FileHeader(self, zip64: bool | None = None) -> bytes:
+        self.extract_version = self.create_version = 45  # the version of the format that knows them
+        name, sizes = self.filename.encode(), struct.pack("<2H2Q", 1, 16, self.file_size, self.compress_size)
+        year, month, day = self.date_time[:3]
+        date, elsewhere = (year - 1980) << 9 | month << 5 | day, 0xFFFFFFFF
+        fields = (45, self.flag_bits, self.compress_type, 0, date, self.CRC, elsewhere, elsewhere, len(name), len(sizes))
+        return struct.pack("<4s5H3L2H", b"PK\3\4", *fields) + name + sizes
+
+
 class _Voices:
     """Kokoro voices as one `.npz`, byte for byte what `numpy.savez` makes of them: each the raw values of a float32 array [510, 1, 256].
 
@@ -577,7 +590,7 @@ class _Voices:
         self._out.close()
 
     def append(self, source: IO[bytes], member: Member, counter: _Counter) -> None:
-        entry = zipfile.ZipInfo(f"{member.array}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+        entry = _Zip64Entry(f"{member.array}.npy", date_time=(1980, 1, 1, 0, 0, 0))
         with self._out.open(entry, "w", force_zip64=True) as out:
             out.write(self._NPY_HEADER)
             while block := source.read(READ_BYTES):

@@ -49,6 +49,7 @@ def deliver(store: Store, made: Made, name: str, stem: str, folder: Path) -> dic
     names["original_audio"], artifacts["original_audio"] = f"{stem}.{source}.m4a", made.render.original_sound
     if made.render.thumbnail:
         names["thumbnail"], artifacts["thumbnail"] = f"{stem}.jpg", made.render.thumbnail
+    names["table"], artifacts["table"] = "lines.csv", made.inspection.table
     names |= {"timeline": "timeline.json", "report": "report.json", "page": "index.html"}
 
     timeline = timeline_document(name, made.timeline, made.inspection.lines)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from blocks.store import Store
 from dubbing import audio, placement
 from dubbing.lesson import Artifact, Clip, Clips, Noun, PlacedLine, Timeline, Transcript, TranslatedLine, Translation, Utterance
+from dubbing.media import SAMPLE_RATE
 from tasks.stage import line_by_line, stage
 
 VERSION = 1
@@ -39,8 +40,8 @@ def fit(store: Store, transcript: Transcript, translation: Translation, clips: C
     def stretch(wanted: _Wanted) -> _Fitted:
         samples = audio.fitted(store.path_of(wanted.clip.media), wanted.rate)
         with store.scratch() as folder:
-            audio.write_clip(folder / "fitted.wav", samples, audio.SAMPLE_RATE)
-            return _Fitted(media=store.put_file(folder / "fitted.wav", audio.WAV), duration=len(samples) / audio.SAMPLE_RATE)
+            audio.write_clip(folder / "fitted.wav", samples, SAMPLE_RATE)
+            return _Fitted(media=store.put_file(folder / "fitted.wav", audio.WAV), duration=len(samples) / SAMPLE_RATE)
 
     fitted = line_by_line(
         store,

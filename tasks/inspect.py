@@ -5,9 +5,9 @@ from __future__ import annotations
 from blocks.store import Store
 from blocks.transcription import Recogniser
 from dubbing import audio, inspection, mixing, report, verification
-from dubbing.documents import timeline_document
+from dubbing.documents import lines_table, timeline_document
 from dubbing.lesson import FileChecks, Inspection, LineChecks, Noun, PlacedLine, Recording, Render, Timeline
-from tasks.stage import line_by_line, stage
+from tasks.stage import line_by_line, publish_table, stage
 
 VERSION = 1
 
@@ -41,9 +41,15 @@ def inspect(store: Store, rendered: Render, timeline: Timeline, sound: Recording
         measured = inspection.measure(store.path_of(rendered.media), folder / "dubbed.wav")
         original, dubbed = inspection.levels(store.path_of(sound.media)), inspection.levels(folder / "dubbed.wav")
     file = _file_checks(timeline, measured, sound.duration, loudness, list(errors.values()))
-    plots = report.plots(timeline_document("", timeline), original, dubbed)
+    document = timeline_document("", timeline, checks)
+    plots = report.plots(document, original, dubbed)
+    table = lines_table(document)
+    publish_table("lines", table.to_dict("records"), f"{len(table)} lines, {int(table['flags'].astype(bool).sum())} to look at")
     return Inspection(
-        lines=checks, file=file, plots={name: store.put_bytes(drawn, "image/svg+xml") for name, drawn in sorted(plots.items())}
+        lines=checks,
+        file=file,
+        plots={name: store.put_bytes(drawn, "image/svg+xml") for name, drawn in sorted(plots.items())},
+        table=store.put_bytes(table.to_csv(index=False).encode(), "text/csv"),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blocks.store import Store
-from dubbing import audio, mixing
+from dubbing import mixing
 from dubbing.lesson import Artifact, Mix, Stems
+from dubbing.media import SAMPLE_RATE
 from tasks.stage import advance, stage
 
 
@@ -20,7 +21,7 @@ def mix(store: Store, stems: Stems, voices: Sequence[tuple[float, Artifact]], du
         loudness: LUFS of the result.
         ducking: dB the background goes down under speech.
     """
-    clips = [mixing.Placed(round(start * audio.SAMPLE_RATE), store.path_of(clip)) for start, clip in voices]
+    clips = [mixing.Placed(round(start * SAMPLE_RATE), store.path_of(clip)) for start, clip in voices]
     spoken, lecturer = mixing.voice_loudness(clips), stems.vocals.loudness
     voice_gain = 0.0 if spoken is None or lecturer is None else lecturer - spoken
     voice_gain = max(-mixing.LARGEST_VOICE_GAIN, min(mixing.LARGEST_VOICE_GAIN, voice_gain))

@@ -14,14 +14,15 @@ the code changes.
 from __future__ import annotations
 
 import functools
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, Literal, NamedTuple, ParamSpec, TypeVar
 
 from prefect import Task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
@@ -156,6 +157,19 @@ def advance(share: float) -> None:
     work = _work.get()
     if work:
         work.advance(min(1.0, max(0.0, share)))
+
+
+def publish_table(key: str, rows: Sequence[Mapping[Any, Any]], description: str) -> None:
+    """A table in the Prefect UI, where there is one."""
+    if TaskRunContext.get():
+        create_table_artifact(
+            table=[{name: _shown(value) for name, value in row.items()} for row in rows], key=key, description=description
+        )
+
+
+def _shown(value: Any) -> Any:
+    """JSON has no NaN, which is how pandas says "nothing"."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 class _Key(CachePolicy):

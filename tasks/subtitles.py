@@ -39,7 +39,7 @@ def subtitles(
         cues = captions.cues_of_timeline(timeline)
     return Subtitles(
         target=_files(store, cues, timeline.target_language),
-        source=_files(store, captions.cues_of_transcript(transcript), transcript.language),
+        source=_files(store, captions.cues_of_transcript(transcript, timeline.duration), transcript.language),
     )
 
 

@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all set-up themselves; see `make help`.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test lint format lock clean
+
+BIN := .venv/bin
+PYTHON_CODE := dubbing blocks tasks flows tests samples
+TEST_OPTIONS ?= -n 2 --dist loadfile
+UV_VERSION := 0.13.8
+
+# Prefect and the model hub report nothing home.
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: system packages, and the locked Python packages into .venv
+	@scripts/setup.sh
+
+demo: setup ## dub the sample lesson into English and say where the result is
+	@$(BIN)/coursedub dub samples/lesson_ru.mp4 --to en --output demo
+
+test: setup ## run the tests (TEST_OPTIONS="-k name" runs some)
+	@$(BIN)/python -m pytest $(TEST_OPTIONS)
+
+lint: setup ## check style, types and the direction of imports
+	@$(BIN)/ruff check $(PYTHON_CODE)
+	@$(BIN)/ruff format --check $(PYTHON_CODE)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: setup ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix-only $(PYTHON_CODE)
+	@$(BIN)/ruff format $(PYTHON_CODE)
+
+lock: setup ## write requirements.lock anew from pyproject.toml; what is locked stays (LOCK_OPTIONS=--upgrade takes the newest)
+	@$(BIN)/python -m venv --clear .lock-tools
+	@.lock-tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@.lock-tools/bin/uv pip compile --quiet pyproject.toml --group dev --python-version 3.11 --python-platform linux --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --output-file requirements.lock $(LOCK_OPTIONS)
+	@rm -r .lock-tools
+
+clean: ## remove the demo's result
+	@rm -rf demo
