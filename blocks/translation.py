@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -126,6 +127,7 @@ class LlamaTranslator(ChatTranslator):
     threads: int = Field(default=0, description="0: all processors this process may use.")
 
     _server: Any = PrivateAttr(default=None)
+    _caller: ThreadPoolExecutor = PrivateAttr(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="llama"))
 
     def weights_names(self) -> tuple[str, ...]:
         return (self.model,)
@@ -155,7 +157,9 @@ class LlamaTranslator(ChatTranslator):
         return self._server
 
     def ask(self, instructions: str, request: str, schema: dict[str, Any]) -> str:
-        answer = self._loaded().handle_chat_completions(
+        # In a thread, since a call into llama.cpp takes seconds in which Ctrl-C is not heard; waiting for a thread hears it.
+        answer = self._caller.submit(
+            self._loaded().handle_chat_completions,
             {
                 "messages": [{"role": "system", "content": instructions}, {"role": "user", "content": request}],
                 "temperature": self.temperature,
@@ -163,8 +167,8 @@ class LlamaTranslator(ChatTranslator):
                 "max_tokens": self.context // 2,
                 "cache_prompt": False,  # a reused prefix may round differently: the same request must give the same answer
                 "response_format": {"type": "json_schema", "json_schema": {"name": "lines", "schema": schema}},
-            }
-        )
+            },
+        ).result()
         if "choices" not in answer:
             raise EngineRefused(f"llama.cpp: {answer.get('error', {}).get('message', answer)}")
         return str(answer["choices"][0]["message"]["content"])

@@ -15,12 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import prefect
 from prefect.context import refresh_global_settings_context
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from dubbing.errors import PassingFault
 
@@ -40,6 +40,7 @@ class Server:
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
+        self._settings = ExitStack()
         if not PREFECT_API_URL.value():
             self._port = _free_port()
             self.process = subprocess.Popen(_command(self._port), env={**os.environ, **_SETTINGS}, preexec_fn=_end_with_parent)
@@ -68,8 +69,11 @@ class Server:
                 time.sleep(0.05)
         os.environ["PREFECT_API_URL"] = address
         refresh_global_settings_context()
+        # A heartbeat tells a server that outlives the run that it lives; this one doesn't, and stopping it takes a second.
+        self._settings.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
 
     def stop(self) -> None:
+        self._settings.close()
         if self.process is None:
             return
         self.process.terminate()

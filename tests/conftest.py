@@ -1,0 +1,51 @@
+"""What all tests share: Prefect kept to itself, stores of their own, the sample lesson, and lessons that were lent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before Prefect is imported: its database and profiles in a folder of this session's own, and no calls home.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="coursedub-prefect-")
+os.environ.pop("PREFECT_API_URL", None)
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server for the tests that run flows: the one that `coursedub dub` starts for itself."""
+    from flows.own_server import server
+
+    with server() as started:
+        started.ready()
+        yield
+
+
+@pytest.fixture
+def store(tmp_path: Path):  # type: ignore[no-untyped-def]
+    from blocks.store import Store
+
+    return Store(folder=str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """Our own sample lesson: Russian, 53 s."""
+    return ROOT / "samples" / "lesson_ru.mp4"
+
+
+@pytest.fixture(scope="session")
+def lecture() -> Path:
+    """A real minute of a Russian lecture, where it was lent with the checkout."""
+    path = ROOT.parent / "shared" / "media" / "lecture_ru.mp4"
+    if not path.exists():
+        pytest.skip("the real lecture is not lent with this checkout")
+    return path
