@@ -17,10 +17,12 @@ from dubbing.audio import chunks_at_silences, read_span
 from dubbing.languages import UNSPACED, base_language
 from dubbing.lesson import Word
 from dubbing.processors import usable_processors
+from dubbing.segmentation import snapped_to_speech
 
 RATE = 16_000  # Hz, what Whisper hears
 WINDOW = 30.0  # seconds Whisper hears at once
 CHUNK = 600.0  # seconds of a lesson in memory at a time
+SHORTEST_PAUSE = 200  # ms of silence between two spans of speech that words are moved out of
 DETECTION_SPANS = 4  # 30 s windows that vote on the language
 
 
@@ -111,6 +113,8 @@ class FasterWhisper(Recogniser):
         return max(votes, key=lambda language: votes[language])
 
     def transcribe(self, recording: Path, language: str, progress: Callable[[float], None]) -> list[Word]:
+        from faster_whisper.vad import VadOptions, get_speech_timestamps
+
         words: list[Word] = []
         for start, samples, share in _with_shares(recording):
             segments, _ = self._seeded().transcribe(
@@ -121,10 +125,12 @@ class FasterWhisper(Recogniser):
                 word_timestamps=True,
                 condition_on_previous_text=False,  # else one loop poisons the rest of the lesson
             )
-            length = len(samples) / RATE
+            length, found = len(samples) / RATE, []
             for segment in segments:
-                words.extend(_words(segment, start))
+                found.extend(_words(segment, start))
                 progress(share[0] + (share[1] - share[0]) * min(1.0, segment.end / length))
+            heard = get_speech_timestamps(samples, VadOptions(min_silence_duration_ms=SHORTEST_PAUSE, speech_pad_ms=0))
+            words += snapped_to_speech(found, [(start + span["start"] / RATE, start + span["end"] / RATE) for span in heard])
         return words
 
     def translate(self, recording: Path, start: float, end: float, language: str) -> list[Word]:

@@ -18,6 +18,9 @@ from dubbing.media import SAMPLE_RATE
 BLOCK_SECONDS = 10  # of sound in memory at a time
 WAV = "audio/wav"
 
+SOFT_SYNC = 480  # samples a second by which sound is stretched to stay at its timestamps: 1 %, which nobody hears
+HARD_SYNC = 0.02  # seconds that it may be off; more is filled with silence or cut
+
 FADE = 0.004  # seconds at a clip's ends: no click
 SPEECH_FLOOR = 10 ** (-45 / 20)  # of the clip's peak: quieter than this at a clip's end is silence
 TRIM_MARGIN = 0.03  # seconds kept around the speech: breath and the tails of consonants
@@ -30,11 +33,14 @@ def extract(path: Path, sound: Sound, duration: float, target: Path, progress: C
     """Decode the lesson's sound to 48 kHz float, sample 0 at the lesson's start, exactly `duration` seconds.
 
     A stream that starts late is preceded by silence, a gap in its timestamps is filled, mono stays mono, more than two channels become two.
+    Sound whose clock runs against its timestamps is resampled to keep up with them.
     """
+    # "+res": the resampler is there from the start. Where stretching has to put it in later, ffmpeg applies `first_pts` once more and
+    # fills in as much silence as has been played.
     frames = round(duration * SAMPLE_RATE)
     stream = (
         media.source(path)[str(sound.stream)]
-        .filter("aresample", SAMPLE_RATE, **{"async": 1000, "min_hard_comp": 0.05, "first_pts": 0})
+        .filter("aresample", SAMPLE_RATE, **{"async": SOFT_SYNC, "min_hard_comp": HARD_SYNC, "first_pts": 0, "flags": "+res"})
         .filter("apad", whole_len=frames)
         .filter("atrim", end_sample=frames)
     )

@@ -5,7 +5,8 @@ Rules, so that two different computations never share a key:
 1. A key is the SHA-256 of one canonical text. Nothing else goes in: no path, no run, no time.
 2. Every value is written with its kind before it (`["str", …]`, `["list", …]`), so that values of two kinds can't collide: "1" is not 1,
    1 is not 1.0 and not True, an empty list is not an empty mapping, None is not "None".
-3. Mappings are written with their keys sorted. Floats are written in full (`repr`). NaN is refused: it equals nothing.
+3. Mappings are written with their keys sorted. Floats are written in full (`repr`), whatever subclass they are of (numpy's). NaN is
+   refused: it equals nothing.
 4. A file is its content: an `Artifact` counts by digest, never by where it lies.
 5. An engine counts by its fingerprint: class, settings, weights' digests, package versions.
 6. A noun is its class name and all its fields.
@@ -39,8 +40,9 @@ def digest(*values: Any) -> str:
     Raises:
         TypeError: a value of a kind that has no canonical form.
     """
-    text = json.dumps(canonical(values), ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    # Not as ASCII: JSON escapes write two lone surrogates and the character they would make up alike.
+    text = json.dumps(canonical(values), ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def canonical(value: Any) -> list[Any]:
@@ -55,7 +57,7 @@ def canonical(value: Any) -> list[Any]:
         case float():
             if math.isnan(value):
                 raise TypeError("NaN has no place in a cache key")
-            return ["float", repr(value)]
+            return ["float", float.__repr__(value)]
         case str():
             return ["str", value]
         case Artifact():

@@ -10,12 +10,12 @@ from typing import NamedTuple
 class Language(NamedTuple):
     name: str
     iso639_2: str  # terminological code, what containers store
-    script: str  # first word of the letters' Unicode names; "" when several are in use
+    script: tuple[str, ...]  # first words of its letters' Unicode names
 
 
 # Whisper's languages (openai/whisper, tokenizer.py lists the same set), with ISO 639-2/T codes from the Library of Congress' table.
 LANGUAGES: dict[str, Language] = {
-    tag: Language(name, code, script)
+    tag: Language(name, code, tuple(script.split()))
     for tag, name, code, script in (
         ("af", "Afrikaans", "afr", "LATIN"),
         ("am", "Amharic", "amh", "ETHIOPIC"),
@@ -56,7 +56,7 @@ LANGUAGES: dict[str, Language] = {
         ("id", "Indonesian", "ind", "LATIN"),
         ("is", "Icelandic", "isl", "LATIN"),
         ("it", "Italian", "ita", "LATIN"),
-        ("ja", "Japanese", "jpn", ""),
+        ("ja", "Japanese", "jpn", "CJK IDEOGRAPHIC HIRAGANA KATAKANA"),
         ("jw", "Javanese", "jav", "LATIN"),
         ("ka", "Georgian", "kat", "GEORGIAN"),
         ("kk", "Kazakh", "kaz", "CYRILLIC"),
@@ -97,7 +97,7 @@ LANGUAGES: dict[str, Language] = {
         ("sn", "Shona", "sna", "LATIN"),
         ("so", "Somali", "som", "LATIN"),
         ("sq", "Albanian", "sqi", "LATIN"),
-        ("sr", "Serbian", "srp", ""),
+        ("sr", "Serbian", "srp", "CYRILLIC LATIN"),
         ("su", "Sundanese", "sun", "LATIN"),
         ("sv", "Swedish", "swe", "LATIN"),
         ("sw", "Swahili", "swa", "LATIN"),
@@ -115,7 +115,7 @@ LANGUAGES: dict[str, Language] = {
         ("vi", "Vietnamese", "vie", "LATIN"),
         ("yi", "Yiddish", "yid", "HEBREW"),
         ("yo", "Yoruba", "yor", "LATIN"),
-        ("zh", "Chinese", "zho", "CJK"),
+        ("zh", "Chinese", "zho", "CJK IDEOGRAPHIC"),
     )
 }
 
@@ -152,13 +152,35 @@ def iso639_2(tag: str) -> str:
 
 
 def share_in_script(text: str, tag: str) -> float:
-    """Share of the text's letters that belong to the language's script, 1.0 when it has no letters or no single script.
+    """Share of the text's letters that belong to the language's script, by the room they take; 1.0 when it has no letters.
 
     >>> share_in_script("Привет!", "ru"), share_in_script("Привет!", "en")
     (1.0, 0.0)
     """
     language = LANGUAGES.get(base_language(tag))
     letters = [c for c in text if c.isalpha()]
-    if not letters or language is None or not language.script:
+    if not letters or language is None:
         return 1.0
-    return sum(unicodedata.name(c, "").startswith(language.script) for c in letters) / len(letters)
+    return room_of("".join(c for c in letters if unicodedata.name(c, "").startswith(language.script))) / room_of("".join(letters))
+
+
+def room_of(text: str) -> int:
+    """How much a text says, in letters of an alphabet: a Chinese character or a Korean syllable says about as much as three.
+
+    >>> room_of("rainbow"), room_of("彩虹")
+    (7, 6)
+    """
+    return sum(3 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def letters_and_digits(text: str, besides: str = "") -> str:
+    """The text with a space for every character that nobody says: only letters with their marks, digits and those `besides` stay.
+
+    >>> letters_and_digits("Добрый день, मित्रो!")
+    'Добрый день  मित्रो '
+    """
+    # Vowel signs are marks, not letters, and joiners are neither: a word of Hindi would fall apart without them.
+    return "".join(
+        c if c.isalnum() or c in besides or unicodedata.category(c).startswith("M") else "" if unicodedata.category(c) == "Cf" else " "
+        for c in text
+    )

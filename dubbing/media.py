@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import stat
+import struct
 import subprocess
 import threading
 from collections.abc import Callable
@@ -36,9 +38,13 @@ CONTAINERS = "aac,ac3,aiff,amr,asf,avi,caf,flac,flv,m4v,matroska,webm,mov,mp4,m4
 MP4_PICTURES = frozenset({"h264", "hevc", "mpeg4", "av1", "vp9", "mjpeg", "mpeg2video", "mpeg1video"})
 MP4_SOUNDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 
+SHORTEST = 0.02  # seconds of sound: one packet of it
 PROBE_TIMEOUT = 60.0  # seconds: ffprobe reads a few megabytes
 TRUNCATION_TOLERANCE = 1.0  # seconds that may be missing at the end against what the container declares
-TRUNCATION_SHARE = 0.02  # and the share of the duration that may
+TRUNCATION_SHARE = 0.002  # and the share of the duration that may: writers round, and count a last frame that isn't there
+# ffmpeg would move time zero of MPEG streams to the first stream in use: the sound alone would start elsewhere than sound and picture
+# together. It does so only where the offset is exactly the container's start, so a microsecond keeps zero where `Facts.start` is.
+KEEP_START = "0.000001"  # seconds
 
 
 class Limits(NamedTuple):
@@ -52,7 +58,7 @@ class Facts(NamedTuple):
     """What ffprobe says of a source."""
 
     container: str
-    duration: float
+    duration: float  # as declared; measured where the container declares none, or ffprobe would guess from the bit rate
     start: float  # the container's own start, which ffmpeg subtracts from every stream's times
     picture: Picture | None
     sound: Sound
@@ -75,7 +81,7 @@ def probe(path: Path, name: str) -> Facts:
         SourceNotFound, SourceEmpty, NotMedia, NoSound
     """
     check_readable(path, name)
-    command = ["ffprobe", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]
+    command = ["ffprobe", "-v", "repeat+warning", "-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]
     command += ["-show_format", "-show_streams", "-show_chapters", "-of", "json", address(path)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PROBE_TIMEOUT, check=False)
@@ -83,23 +89,43 @@ def probe(path: Path, name: str) -> Facts:
         raise BadSetting("ffprobe is not installed: install ffmpeg") from error
     except subprocess.TimeoutExpired as error:
         raise NotMedia(f"{name}: can't be read: ffprobe found nothing in {PROBE_TIMEOUT:.0f} s") from error
+    if done.returncode and b"moov atom not found" in done.stderr and _starts_as_mp4(path):
+        raise SourceTruncated(f"{name}: the file is cut off, or its recording never ended: its index (moov) is missing")
     if done.returncode:
-        raise NotMedia(f"{name}: not a media file that can be read ({_last_line(done.stderr)})")
-    return _facts(json.loads(done.stdout), name)
+        other = re.search(rb"\[(\w+?)(?:_pipe)? @ \w+\] Format not on whitelist", done.stderr)
+        reason = f"its content is {other[1].decode()}" if other else _last_line(done.stderr)
+        raise NotMedia(f"{name}: not a media file that can be read ({reason})")
+    facts = _facts(json.loads(done.stdout), name)
+    if not facts.duration or b"Estimating duration from bitrate" in done.stderr:
+        ends = _measured_ends(path, facts.start)
+        facts = facts._replace(duration=max(ends.values(), default=0.0))
+    return facts
+
+
+def _starts_as_mp4(path: Path) -> bool:
+    """Whether the first box is one that MP4 and MOV files start with: another file that is only called .mp4 is not a cut MP4."""
+    with path.open("rb") as file:
+        return file.read(8)[4:] in {b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip"}
 
 
 def check_readable(path: Path, name: str) -> None:
-    if not path.exists():
-        raise SourceNotFound(f"{name}: no such file")
-    if not path.is_file():
-        raise SourceNotFound(f"{name}: not a file")
-    if path.stat().st_size == 0:
-        raise SourceEmpty(f"{name}: the file is empty (0 bytes)")
+    """Raises: SourceNotFound, SourceEmpty."""
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # before it is opened: a pipe would wait for its writer
+            raise SourceNotFound(f"{name}: not a file")
         with path.open("rb"):
             pass
     except PermissionError:
         raise SourceNotFound(f"{name}: may not be read (no permission)") from None
+    except FileNotFoundError:
+        raise SourceNotFound(f"{name}: no such file") from None
+    except OSError as error:  # a name that is too long, a file where a folder should be, a circle of links
+        raise SourceNotFound(f"{name}: can't be opened ({error.strerror})") from None
+    except ValueError:  # a null character
+        raise SourceNotFound(f"{name}: no such file") from None
+    if found.st_size == 0:
+        raise SourceEmpty(f"{name}: the file is empty (0 bytes)")
 
 
 def check_size(size: int, name: str, limits: Limits) -> None:
@@ -141,7 +167,6 @@ def _facts(probed: dict[str, Any], name: str) -> Facts:
             start=_seconds(first, "start_time", start) - start,
         )
     duration = float(probed["format"].get("duration") or 0.0)
-    # Some containers (raw AAC, damaged Matroska) declare no duration: then the packets say, see `measured_end`.
     return Facts(container, duration, start, picture, sound, bool(probed.get("chapters")))
 
 
@@ -170,9 +195,31 @@ def measured_extent(path: Path, facts: Facts, name: str) -> Extent:
         SourceEmpty: there is no playing time in it.
         SourceTruncated: the packets end well before the container says.
     """
-    wanted = {facts.sound.stream: 0.0}
-    if facts.picture:
-        wanted[facts.picture.stream] = 0.0
+    missing = _missing_bytes(path)
+    if missing > 0:
+        raise SourceTruncated(f"{name}: the file is cut off: {missing} bytes that it declares are not there")
+    ends = _measured_ends(path, facts.start)
+    extent = Extent(ends.get(facts.sound.stream, 0.0), ends.get(facts.picture.stream, 0.0) if facts.picture else 0.0)
+    if extent.sound_end <= SHORTEST:
+        raise SourceEmpty(f"{name}: 0 seconds of sound in it")
+    there = max(ends.values())  # of all streams: subtitles may go on after the sound
+    if facts.duration - there > max(TRUNCATION_TOLERANCE, TRUNCATION_SHARE * facts.duration):
+        raise SourceTruncated(f"{name}: the file is cut off: it declares {facts.duration:.1f} s, and {there:.1f} s of it are there")
+    return extent
+
+
+def _missing_bytes(path: Path) -> int:
+    """What an AVI or WAV lacks at its end by its own account: their duration can't tell, ffmpeg computes it from what is there."""
+    with path.open("rb") as file:
+        kind, declared = struct.unpack("<4sI", file.read(8).ljust(8, b"\0"))
+    if kind != b"RIFF" or declared in {0, 0xFFFFFFFF}:  # nobody came back to write the size: a recording that was piped or interrupted
+        return 0
+    return int(declared + 8 - path.stat().st_size)
+
+
+def _measured_ends(path: Path, start: float) -> dict[int, float]:
+    """Where each stream's last packet ends, by the stream's index, in seconds from `start`."""
+    ends: dict[int, float] = {}
     command = ["ffprobe", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", CONTAINERS]
     command += ["-show_entries", "packet=stream_index,pts_time,duration_time", "-of", "csv=p=0", address(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -184,20 +231,13 @@ def measured_extent(path: Path, facts: Facts, name: str) -> Extent:
                 length = float(fields[2]) if len(fields) > 2 else 0.0
             except (ValueError, IndexError):
                 continue
-            if stream in wanted:
-                wanted[stream] = max(wanted[stream], time + length - facts.start)
-    extent = Extent(wanted[facts.sound.stream], wanted[facts.picture.stream] if facts.picture else 0.0)
-    if extent.sound_end <= 0.02:
-        raise SourceEmpty(f"{name}: 0 seconds of sound in it")
-    missing = facts.duration - extent.end
-    if missing > max(TRUNCATION_TOLERANCE, TRUNCATION_SHARE * facts.duration):
-        raise SourceTruncated(f"{name}: the file is cut off: it declares {facts.duration:.1f} s, and {extent.end:.1f} s of it are there")
-    return extent
+            ends[stream] = max(ends.get(stream, 0.0), time + length - start)
+    return ends
 
 
 def source(path: Path) -> Any:
     """The file as input of an ffmpeg graph."""
-    return ffmpeg.input(address(path), protocol_whitelist="file", format_whitelist=CONTAINERS)
+    return ffmpeg.input(address(path), protocol_whitelist="file", format_whitelist=CONTAINERS, itsoffset=KEEP_START)
 
 
 class FfmpegFailed(Exception):
@@ -214,7 +254,7 @@ def run(graph: Any, *, seconds: float | None = None, progress: Callable[[float],
         FfmpegFailed: with ffmpeg's last line.
     """
     command = ffmpeg.compile(graph, overwrite_output=True)
-    command[1:1] = ["-hide_banner", "-nostdin", "-loglevel", "info", "-nostats", "-progress", "pipe:1"]
+    command[1:1] = ["-hide_banner", "-nostdin", "-loglevel", "repeat+info", "-nostats", "-progress", "pipe:1"]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
     )

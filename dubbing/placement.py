@@ -133,7 +133,11 @@ def _solve(lines: Sequence[Natural], lesson_duration: float) -> tuple[list[float
     settings.verbose = False
     settings.max_threads = 1
     solver = clarabel.DefaultSolver(quadratic, linear, constraints, bounds, [clarabel.NonnegativeConeT(len(bounds))], settings)
-    solution = np.array(solver.solve().x)
+    answer = solver.solve()
+    if answer.status not in (clarabel.SolverStatus.Solved, clarabel.SolverStatus.AlmostSolved):
+        # Seen only where clips are thousands of times as long as their places. Nothing there can fit: the least bad is as fast as allowed.
+        return source.tolist(), (natural / HIGHEST_RATE).tolist()
+    solution = np.array(answer.x)
     return solution[:count].tolist(), (solution[count : 2 * count] * natural).tolist()
 
 
@@ -146,12 +150,17 @@ def _exact(lines: Sequence[Natural], starts: list[float], durations: list[float]
         rate = round(min(max(rate, LOWEST_RATE), HIGHEST_RATE), 3)
         if abs(rate - 1.0) <= 2 * _RATE_STEP:
             rate = 1.0 if rate <= 1.0 or _fits_naturally(position, lines, starts) else rate
-        start = round(max(starts[position], line.source_start - LEAD, free_from, 0.0), 3)
+        start = max(round(starts[position], 3), _millisecond_from(max(line.source_start - LEAD, free_from, 0.0)))
         end = start + line.duration / rate
         due = lines[position + 1].source_start if position + 1 < len(lines) else lesson_duration
         places.append(Place(start=start, rate=rate, end=end, overflow=max(0.0, round(end - max(due, line.source_end), 3))))
-        free_from = math.ceil((end + GAP) * 1000 - 1e-6) / 1000
+        free_from = end + GAP
     return places
+
+
+def _millisecond_from(seconds: float) -> float:
+    """The first whole millisecond that is not before: a bound that is rounded down would be too early."""
+    return math.ceil(seconds * 1000 - 1e-6) / 1000
 
 
 def _fits_naturally(position: int, lines: Sequence[Natural], starts: list[float]) -> bool:

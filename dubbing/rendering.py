@@ -60,6 +60,7 @@ def render(
         "map_chapters": 0,
         "disposition:a:0": "default",
         "disposition:a:1": 0,
+        "strict": "experimental",  # lossless FLAC in MP4, to ffmpeg 5
         "max_interleave_delta": 0,
         "fflags": "+bitexact",
         "flags:a": "+bitexact",

@@ -17,8 +17,17 @@ SHORT_LINE = 1.0  # seconds: a shorter line joins a neighbour that is near
 NEAR = 0.6  # seconds
 LEAST_SPLIT = 2.0  # seconds: no part of a split sentence is shorter
 
+_TAIL = 0.15  # seconds: a word that starts so near the end of a span of speech belongs to the next span
+INITIAL_PAUSE = 0.5  # seconds: after a longer one a single letter was no initial
+
 _SENTENCE_ENDS = ".?!…。？！"
 _CLAUSE_ENDS = ",;:，；：、—–"
+# What is written with a full stop before the name or number it belongs to.
+_ABBREVIATIONS = frozenset(
+    "dr mr mrs ms prof st mt vs fig figs eq no vol pp e.g i.e jr "
+    "д-р проф акад им рис табл гл ул стр "
+    "sr sra srta dra ud uds m mme mlle hr fr nr bzw z.b sig sig.ra dott".split()
+)
 _CLOSERS = "\"'»”’)]"
 
 
@@ -37,6 +46,27 @@ def utterances_from(words: Iterable[Word], language: str) -> tuple[Utterance, ..
         else:
             joined.append(line)
     return tuple(_utterance(line, language) for line in joined)
+
+
+def snapped_to_speech(words: Sequence[Word], spans: Sequence[tuple[float, float]]) -> list[Word]:
+    """Words moved out of the pauses that a recogniser stretches them into: a sentence's first word often starts where the last one ended.
+
+    Args:
+        spans: where a voice activity detector heard speech, seconds, in order.
+    """
+    snapped = []
+    for word in words:
+        start, end = word.start, word.end
+        inside = next((span for span in spans if span[0] <= start < span[1] - _TAIL), None)
+        if inside is None:
+            following = next((span for span in spans if span[0] >= start - _TAIL), None)
+            if following and start < following[0] < end - _TAIL:
+                start = following[0]
+        holding = next((span for span in spans if span[0] <= start < span[1]), None)
+        if holding and end > holding[1] > start + _TAIL:
+            end = holding[1]
+        snapped.append(word.model_copy(update={"start": start, "end": end}))
+    return snapped
 
 
 def _in_order(words: Iterable[Word]) -> list[Word]:
@@ -65,8 +95,11 @@ def _ends_sentence(word: Word, following: Word | None) -> bool:
     text = word.text.strip().rstrip(_CLOSERS)
     if not text or text[-1] not in _SENTENCE_ENDS:
         return False
-    if following is None or text[-1] != ".":
+    if following is None or text[-1] not in ".…":
         return True
+    body = text[:-1].lstrip("\"'«“([").rstrip(".")
+    if body.casefold() in _ABBREVIATIONS or (len(body) == 1 and body.isupper() and following.start - word.end < INITIAL_PAUSE):
+        return False
     # "т. е.", "3.5": a full stop before a small letter or between digits ends nothing.
     first = following.text.strip()[:1]
     return not (first.islower() or (first.isdigit() and text[:-1].isdigit() and following.start - word.end < 0.1))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
-from dubbing.languages import name_of, share_in_script
+from dubbing.languages import UNSPACED, base_language, letters_and_digits, name_of, room_of, share_in_script
 from dubbing.lesson import TranslatedLine, Utterance, Word
 
 WINDOW_LINES = 8  # lines translated in one request: enough to understand each other, few enough that a small model keeps count
@@ -26,7 +28,9 @@ _COMMENT = re.compile(
     r"^\s*(translation\s*:|here (is|are)\b|note\s*:|as an ai\b|i('m| am) sorry\b|i can(no|')t\b|sure[,!]|the translation (is|of)\b|\{|```)",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"\d+(?:[.,' \u00a0\u202f]\d+)*")  # with its decimals or thousands, whatever they are set apart by
+_DATE = re.compile(r"\b(\d\d?)\.(?:0?[1-9]|1[0-2])\.(\d{4})\b")  # the month has a name
+_CLOSERS = "\"'»”’)]"
 
 
 class Window(NamedTuple):
@@ -111,11 +115,16 @@ def parse_answer(text: str, wanted: Sequence[int]) -> dict[int, str]:
     """The lines found in an answer. Never raises: what isn't there is missing, and `problem_with` says so."""
     try:
         answer = json.loads(text[text.index("{") : text.rindex("}") + 1])
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(answer, dict):
         return {}
-    return {n: " ".join(answer[str(n)].split()) for n in wanted if isinstance(answer.get(str(n)), str)}
+    return {n: _cleaned(answer[str(n)]) for n in wanted if isinstance(answer.get(str(n)), str)}
+
+
+def _cleaned(text: str) -> str:
+    """One line without control characters and halves of characters, which JSON can hold and no file or voice can."""
+    return "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cs"))
 
 
 def problem_with(line: str | None, source_line: str, source: str, target: str, others: Sequence[str] = ()) -> str | None:
@@ -124,15 +133,16 @@ def problem_with(line: str | None, source_line: str, source: str, target: str, o
         return "it is missing"
     if share_in_script(line, target) < LEAST_SCRIPT_SHARE:
         return f"it is not in {name_of(target)}"
-    if _plain(line) == _plain(source_line) and len(line.split()) > 3:
+    telling = len(line.split()) > 3 or (base_language(target) in UNSPACED and len(line) > 6)
+    if telling and _plain(line) == _plain(source_line):
         return "it is not translated"
     if _COMMENT.search(line) and not _COMMENT.search(source_line):
         return "it comments instead of translating"
-    if len(line) > LONGEST_RATIO * len(source_line) + _SLACK:
+    if room_of(line) > LONGEST_RATIO * room_of(source_line) + _SLACK:
         return f"it is too long ({len(line)} characters for {len(source_line)})"
-    if len(line) < SHORTEST_RATIO * len(source_line) - _SLACK / 2:
+    if room_of(line) < SHORTEST_RATIO * room_of(source_line) - _SLACK / 2:
         return f"it is too short ({len(line)} characters for {len(source_line)})"
-    if len(line.split()) > 3 and _plain(line) in {_plain(other) for other in others}:
+    if telling and _plain(line) in {_plain(other) for other in others}:
         return "it repeats another line"
     lost = _lost_numbers(source_line, line, target)
     if lost:
@@ -141,25 +151,65 @@ def problem_with(line: str | None, source_line: str, source: str, target: str, o
 
 
 def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    return " ".join(letters_and_digits(text.casefold()).split())
 
 
 def _lost_numbers(source_line: str, line: str, target: str) -> list[str]:
-    """Numbers in digits in the source that the line has neither in digits nor in words."""
+    """Numbers in digits in the source that the line has neither in digits nor in words.
+
+    A number may be written otherwise ("200 000" or "1.5"; "200,000", "200 thousand" or "1,5"): what is refused here is asked for again and
+    flagged, so any way to read it that is in the line will do.
+    """
+    present = {value for numeral in _NUMBER.findall(line) for value in (*_values(numeral), *map(Fraction, re.findall(r"\d+", numeral)))}
+    plain = _without_and(line)
+
+    def is_there(value: Fraction) -> bool:
+        if any(value * Fraction(1000) ** power in present for power in range(-3, 4)):  # "200 thousand", "5 million"
+            return True
+        return any(re.search(_whole_words(spelled, target), plain) for spelled in _spelled(value, target))
+
+    return [
+        numeral
+        for numeral in _NUMBER.findall(source_line)
+        if not any(is_there(value) for value in _values(numeral))
+        and not all(is_there(Fraction(part)) for part in re.findall(r"\d+", _DATE.sub(r"\1 \2", numeral)))
+        and any(_spelled(value, target) for value in _values(numeral))
+    ]
+
+
+def _values(numeral: str) -> list[Fraction]:
+    """What a numeral may mean: its separators set thousands apart, and perhaps the last one decimals."""
+    *whole, last = re.findall(r"\d+", numeral)
+    values = [Fraction("".join((*whole, last)))]
+    if whole:
+        values.append(Fraction(f"{''.join(whole)}.{last}"))
+    return values
+
+
+def _spelled(value: Fraction, language: str) -> list[str]:
+    """The ways to say a number in words; none where nobody knows."""
     from num2words import num2words
 
-    present = {int(number) for number in _NUMBER.findall(re.sub(r"(?<=\d)[,. ](?=\d{3}\b)", "", line))}
-    lost = []
-    for number in _NUMBER.findall(re.sub(r"(?<=\d)[ ](?=\d{3}\b)", "", source_line)):
-        if int(number) in present or len(number) > 15:
-            continue
+    if value >= 10**15:
+        return []
+    number: int | float = int(value) if value.denominator == 1 else float(value)
+    spelled = []
+    for kind in ("cardinal", "ordinal", "year") if isinstance(number, int) else ("cardinal",):
         try:
-            spelled = _plain(num2words(int(number), lang=target))
-        except (NotImplementedError, OverflowError):
+            spelled.append(_without_and(str(num2words(number, lang=language, to=kind))))
+        except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError):  # not every way in every language
             continue
-        if spelled not in _plain(line):
-            lost.append(number)
-    return lost
+    return spelled
+
+
+def _without_and(text: str) -> str:
+    """Plain words without the "and" of "two hundred and five", which half of the world leaves out."""
+    return _plain(text).replace(" and ", " ")
+
+
+def _whole_words(spelled: str, language: str) -> str:
+    """A pattern for the words: "six" is not in "sixty"."""
+    return re.escape(spelled) if base_language(language) in UNSPACED else rf"\b{re.escape(spelled)}\b"
 
 
 def shared_out(words: Sequence[Word], utterances: Sequence[Utterance]) -> list[TranslatedLine]:
@@ -207,7 +257,8 @@ def _clauses(words: Sequence[Word]) -> list[list[Word]]:
     clauses: list[list[Word]] = [[]]
     for word in words:
         clauses[-1].append(word)
-        if word.text[-1] in ".?!" or (word.text[-1] in ",;:" and len(clauses[-1]) >= _SHORTEST_CLAUSE):
+        last = word.text.rstrip(_CLOSERS)[-1:] or " "
+        if last in ".?!" or (last in ",;:" and len(clauses[-1]) >= _SHORTEST_CLAUSE):
             clauses.append([])
     return [clause for clause in clauses if clause]
 

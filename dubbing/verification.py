@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from dubbing.languages import UNSPACED, base_language
+from dubbing.languages import UNSPACED, base_language, letters_and_digits
 from dubbing.lesson import PlacedLine
 from dubbing.placement import ACCEPTABLE_RATE, LATE_DRIFT
 
@@ -22,7 +22,8 @@ _SPOKEN_SIGNS = {
     "en": {"%": "percent", "°C": "degrees Celsius", "°F": "degrees Fahrenheit", "°": "degrees", "&": "and", "+": "plus", "=": "equals"}
 }
 _ORDINAL = re.compile(r"\b(\d+)(st|nd|rd|th)\b")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?!\d)|\d+(?:[.,]\d+)*")  # "200 000", "200,000", "3.5"
+_COMMA_GROUPS = frozenset({"en", "zh", "ja", "ko", "th", "hi", "he"})  # languages that write 1,000.5; the others write 1.000,5
 
 
 class WordErrors(NamedTuple):
@@ -48,18 +49,21 @@ def spoken_words(text: str, language: str) -> list[str]:
         text = _ORDINAL.sub(lambda found: _in_words(found[1], base, ordinal=True), text)
     text = _NUMBER.sub(lambda found: f" {_in_words(found[0], base)} ", text)
     text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'").replace("-", " ")
-    words = re.findall(r"[^\W_]+(?:'[^\W_]+)*", text)
+    words = [word.strip("'") for word in letters_and_digits(text, besides="'").split() if word.strip("'")]
     return [character for word in words for character in word] if base in UNSPACED else words
 
 
 def _in_words(number: str, language: str, ordinal: bool = False) -> str:
     from num2words import num2words
 
-    plain = re.sub(r"[,.](?=\d{3}\b)", "", number).replace(",", ".")
+    group, point = (",", ".") if language in _COMMA_GROUPS else (".", ",")
+    # A single group of three may be decimals written the other way ("3.141" in a language that writes 3,141): only "0" tells.
+    plain = re.sub(rf"(?<=\d)[{group} \u00a0\u202f](?=\d{{3}}(\D|$))", "", number) if not number.startswith("0") else number
+    plain = plain.replace(point, ".").replace(group, ".")
     try:
-        value: int | float = int(plain) if plain.isdigit() else float(plain)
+        value: int | float = int(plain) if plain.isdecimal() else float(plain)
         return str(num2words(value, lang=language, to="ordinal" if ordinal else "cardinal")).replace(",", " ")
-    except (NotImplementedError, ValueError, OverflowError):
+    except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError):  # not every number in every language
         return number
 
 
