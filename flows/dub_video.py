@@ -34,6 +34,7 @@ from tasks.inspect import inspect
 from tasks.mix import mix
 from tasks.render import render
 from tasks.separate import separate
+from tasks.shorten import shorten
 from tasks.stage import StageLog, advance_download, watched_by
 from tasks.subtitles import subtitles
 from tasks.synthesize import synthesize
@@ -130,27 +131,17 @@ def _story(store: Store, found: Source, engines: Engines, wishes: Wishes) -> Mad
     stems = separation.result()
     voice = wishes.voice or engines.speech.default_voice(wishes.target_language, stems.pitch)
 
-    budgets: dict[str, int] = {}
-    for attempt in range(1 + SHORTER_AT_MOST):
-        translation = translate(
-            store,
-            transcript=transcript,
-            sound=sound,
-            translator=engines.translator,
-            target=wishes.target_language,
-            budgets=budgets,
-        )
+    translation = translate(store, transcript=transcript, sound=sound, translator=engines.translator, target=wishes.target_language)
+    for tightening in range(SHORTER_AT_MOST + 1):
         clips = synthesize(store, translation=translation, engine=engines.speech, voice=voice, seed=wishes.seed)
         timeline = fit(store, transcript=transcript, translation=translation, clips=clips, duration=lesson.duration)
-        tighter = _budgets(transcript, translation, clips, lesson.duration)
-        if (
-            not tighter
-            or not engines.translator.shortens
-            or attempt == SHORTER_AT_MOST
-            or (not tighter.keys() - budgets.keys() and attempt)
-        ):
+        budgets = _budgets(transcript, translation, clips, lesson.duration)
+        if not budgets or not engines.translator.shortens or tightening == SHORTER_AT_MOST:
             break
-        budgets |= tighter
+        shorter = shorten(store, transcript=transcript, translation=translation, translator=engines.translator, budgets=budgets)
+        if shorter == translation:
+            break
+        translation = shorter
 
     captions = wishes.captions if base_language(wishes.target_language) == "en" else "sentences"
     captioning = subtitles.submit(

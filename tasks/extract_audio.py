@@ -13,7 +13,7 @@ from tasks.stage import advance, stage
 SILENCE = -70.0  # dBFS: a recording whose peak is under it is digital silence with dither
 
 
-@stage(version=1, returns=Recording, unkeyed=("name",))
+@stage(version=2, returns=Recording, unkeyed=("name",))
 def extract_audio(store: Store, lesson: Lesson, name: str) -> Recording:
     """Decode the sound, exactly as long as the lesson, starting where the lesson starts.
 

@@ -11,7 +11,7 @@ from dubbing.media import SAMPLE_RATE
 from tasks.stage import advance, stage
 
 
-@stage(version=1, returns=Mix)
+@stage(version=2, returns=Mix)
 def mix(store: Store, stems: Stems, voices: Sequence[tuple[float, Artifact]], duration: float, loudness: float, ducking: float) -> Mix:
     """Lay the clips over the ducked background, as loud against it as the lecturer was, and bring the whole to a loudness.
 

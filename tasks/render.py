@@ -9,7 +9,7 @@ from dubbing.media import FfmpegFailed
 from tasks.stage import advance, stage
 
 
-@stage(version=1, returns=Render)
+@stage(version=2, returns=Render)
 def render(store: Store, lesson: Lesson, mix: Mix, subtitles: Subtitles) -> Render:
     """Put picture, tracks and subtitles together. A thumbnail that can't be made is noted and missed by nobody."""
     original, container = store.path_of(lesson.media), rendering.container_for(lesson)

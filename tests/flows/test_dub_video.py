@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ import pytest
 
 from dubbing import inspection, media
 from dubbing.errors import NotMedia, UnsupportedLanguage
-import itertools
 
 STAGES = [
     "ingest",
@@ -180,7 +180,8 @@ def test_whispers_own_translation_needs_no_language_model(work: Path, sample: Pa
     assert "transcribe" not in dubbed.computed()
     lines = dubbed.document("timeline")["lines"]
     assert sum(bool(line["translation"]) for line in lines) >= 7
-    assert "rainbow" in " ".join(line["translation"] for line in lines).lower()
+    text = " ".join(line["translation"] for line in lines).lower()
+    assert sum(word in text for word in ("light", "white", "water", "colors", "red", "degrees")) >= 4
     cues = pysubs2.load(str(dubbed.file("srt_en")), encoding="utf-8")
     assert max(len(cue.plaintext.split()) for cue in cues) <= 3
 

@@ -27,6 +27,7 @@ STAGE_NAMES = (
     "translate",
     "synthesize",
     "fit",
+    "shorten",
     "mix",
     "subtitles",
     "render",

@@ -1,0 +1,43 @@
+"""Between fit and another round of speech: lines that are too long for their place, said in fewer words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from blocks.store import Store
+from blocks.translation import Translator
+from dubbing.lesson import Transcript, TranslatedLine, Translation
+from dubbing.translating import neighbourhood
+from tasks.stage import line_by_line, stage
+
+VERSION = 1
+
+
+@stage(version=VERSION, returns=Translation, per_line=True)
+def shorten(
+    store: Store, transcript: Transcript, translation: Translation, translator: Translator, budgets: Mapping[str, int]
+) -> Translation:
+    """Translate each line that has a budget again, alone with its neighbours. A wording that isn't shorter, or isn't sound, is left aside.
+
+    Args:
+        budgets: greatest number of characters by line id.
+    """
+    utterances = transcript.utterances
+    positions = [position for position, utterance in enumerate(utterances) if utterance.id in budgets]
+
+    def inputs(position: int) -> list[object]:
+        window, limit = neighbourhood(utterances, position, position + 1), budgets[utterances[position].id]
+        line = window.lines[0]
+        return [line.id, line.text, window.before, window.after, transcript.language, translation.language, translator, limit]
+
+    def reword(position: int) -> TranslatedLine:
+        window, limit = neighbourhood(utterances, position, position + 1), budgets[utterances[position].id]
+        return translator.translate(window, transcript.language, translation.language, None, {1: limit})[0]
+
+    reworded = {line.id: line for line in line_by_line(store, "shorten", VERSION, positions, inputs, reword, TranslatedLine)}
+
+    def better(line: TranslatedLine) -> TranslatedLine:
+        new = reworded.get(line.id)
+        return new if new and new.text and not new.flags and len(new.text) < len(line.text) else line
+
+    return translation.model_copy(update={"lines": tuple(better(line) for line in translation.lines)})
