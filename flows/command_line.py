@@ -123,7 +123,7 @@ def _dub(options: argparse.Namespace) -> int:
     else:
         page = os.path.join(result["output_dir"], result["files"]["page"])
         computed = sum(stage["state"] == "computed" for stage in result["stages"])
-        print(f"Dubbed in {result['seconds']:.0f} s ({computed} of {len(result['stages'])} stages computed, the others cached).")
+        print(f"Dubbed in {result['seconds']:.0f} s: {computed} stages computed, {len(result['stages']) - computed} cached.")
         print(f"Watch:  {os.path.join(result['output_dir'], result['files']['video'])}")
         print(f"Review: {page}")
     return 0

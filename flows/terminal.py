@@ -10,11 +10,26 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from tasks.stage import STAGES, Event
+from tasks.stage import Event
+
+# Share of a lesson's time that each stage takes on two cores without a GPU (tests/benchmarks/lesson.py): to estimate what is left.
+TIME_SHARES = {
+    "ingest": 0.01,
+    "extract_audio": 0.03,
+    "separate": 0.12,
+    "transcribe": 0.12,
+    "translate": 0.26,
+    "synthesize": 0.25,
+    "fit": 0.02,
+    "subtitles": 0.02,
+    "mix": 0.04,
+    "render": 0.02,
+    "inspect": 0.11,
+}
 
 
 class Progress:
-    """A watcher (`tasks.stage.watched_by`) that draws a line for each stage."""
+    """A watcher (`tasks.stage.watched_by`) that draws a line for each stage and one for the whole."""
 
     def __init__(self, show: bool) -> None:
         self._bars = Bars(
@@ -30,6 +45,8 @@ class Progress:
             disable=not show,
         )
         self._lines: dict[str, TaskID] = {}
+        self._shares = dict.fromkeys(TIME_SHARES, 0.0)
+        self._whole = self._bars.add_task("[bold]the lesson", total=1.0, note="")
 
     def __enter__(self) -> Progress:
         self._bars.start()
@@ -41,8 +58,14 @@ class Progress:
     def __call__(self, event: Event) -> None:
         if self._bars.disable:
             return
+        self._draw_stage(event)
+        if event.stage in self._shares:
+            self._shares[event.stage] = max(self._shares[event.stage], event.share)
+            self._bars.update(self._whole, completed=sum(TIME_SHARES[stage] * share for stage, share in self._shares.items()))
+
+    def _draw_stage(self, event: Event) -> None:
         if event.stage not in self._lines:
-            self._lines[event.stage] = self._bars.add_task(self._title(event.stage), total=1.0, note="")
+            self._lines[event.stage] = self._bars.add_task(event.stage.replace("_", " "), total=1.0, note="")
         line = self._lines[event.stage]
         if event.kind == "started":
             self._bars.reset(line, total=1.0, note="")
@@ -55,11 +78,6 @@ class Progress:
             self._bars.update(line, completed=1.0, note=note)
         else:
             self._bars.update(line, note="[red]failed")
-
-    @staticmethod
-    def _title(stage: str) -> str:
-        names = list(STAGES)
-        return f"{names.index(stage) + 1:2}/{len(names)} {stage.replace('_', ' ')}" if stage in names else f"      {stage}"
 
 
 @contextmanager

@@ -140,7 +140,8 @@ class _Work:
             left = (now - self.started) * (1 - share) / share if share > 0 else 0.0
             description = f"{self.name}: about {left:.0f} s left"
             if self.artifact is None:
-                self.artifact = create_progress_artifact(progress=100 * share, description=description)
+                key = f"{self.name.replace('_', '-')}-progress"  # without a key the UI's page of artifacts leaves it out
+                self.artifact = create_progress_artifact(progress=100 * share, key=key, description=description)
             else:
                 update_progress_artifact(self.artifact, progress=100 * share, description=description)
 
