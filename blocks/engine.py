@@ -37,6 +37,8 @@ class Engine(Block):
         """
         settings = self.model_dump(mode="json", exclude=set(self.settings_without_effect), include=set(type(self).model_fields))
         settings.pop("block_type_slug", None)
+        # An engine inside an engine counts by its own fingerprint: its threads have no effect here either.
+        settings |= {name: part.fingerprint() for name, part in self if name in settings and isinstance(part, Engine)}
         return {
             "engine": type(self).__name__,
             "settings": settings,

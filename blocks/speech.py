@@ -81,7 +81,10 @@ class Kokoro(SpeechEngine):
     _block_type_name = "Coursedub Kokoro"
     _block_type_slug = "coursedub-kokoro"
     engine_name: ClassVar[str] = "kokoro"
-    packages: ClassVar[tuple[str, ...]] = ("kokoro-onnx", "onnxruntime", "espeakng-loader", "phonemizer", "misaki")
+    packages: ClassVar[tuple[str, ...]] = (
+        *("kokoro-onnx", "onnxruntime", "espeakng-loader", "phonemizer"),
+        *("misaki", "pyopenjtalk-plus", "jieba", "pypinyin", "cn2an"),  # these read Japanese and Chinese
+    )
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
 
     _LANGUAGES: ClassVar[Mapping[str, _KokoroLanguage]] = {
@@ -99,7 +102,7 @@ class Kokoro(SpeechEngine):
     }
 
     speed: float = Field(default=1.0, ge=0.5, le=2.0, description="Of the voice itself; fitting to the picture comes on top.")
-    threads: int = Field(default=0, description="0: all processors this process may use.")
+    threads: int = Field(default=0, ge=0, description="0: all processors this process may use.")
 
     _model: Any = PrivateAttr(default=None)
     _readers: dict[str, Any] = PrivateAttr(default_factory=dict)
@@ -144,7 +147,10 @@ class Kokoro(SpeechEngine):
             phonemes = False
         # An English voice keeps its own accent whatever the tag says.
         accent = {"a": "en-us", "b": "en-gb"}.get(voice[0], spoken.phonemes if not phonemes else "en-us")
-        samples, sample_rate = model.create(text, voice=voice, speed=self.speed, lang=accent, is_phonemes=phonemes, trim=True)
+        try:
+            samples, sample_rate = model.create(text, voice=voice, speed=self.speed, lang=accent, is_phonemes=phonemes, trim=True)
+        except ValueError as error:  # letters of a script that has no sounds in this language
+            raise EngineRefused(f"kokoro can't say {text!r} in {name_of(language)}: {error}") from error
         return Speech(np.asarray(samples, dtype=np.float32).reshape(-1), int(sample_rate))
 
     def _loaded(self) -> Any:

@@ -24,6 +24,7 @@ WINDOW = 30.0  # seconds Whisper hears at once
 CHUNK = 600.0  # seconds of a lesson in memory at a time
 SHORTEST_PAUSE = 200  # ms of silence between two spans of speech that words are moved out of
 DETECTION_SPANS = 4  # 30 s windows that vote on the language
+SPOKEN_SIGNS = frozenset("%‰°&+=<>≤≥±×÷√∞#@§$€£¥")  # said as words, though no letters or digits
 
 
 class Recogniser(Engine):
@@ -58,14 +59,14 @@ class FasterWhisper(Recogniser):
     _block_type_name = "Coursedub faster-whisper"
     _block_type_slug = "coursedub-faster-whisper"
     engine_name: ClassVar[str] = "faster-whisper"
-    packages: ClassVar[tuple[str, ...]] = ("faster-whisper", "ctranslate2")
+    packages: ClassVar[tuple[str, ...]] = ("faster-whisper", "ctranslate2", "onnxruntime", "tokenizers", "soxr")
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
 
     model: str = Field(default="whisper-base", description="Name in the weights catalogue.")
     compute_type: str = Field(default="int8", description="CTranslate2's compute type.")
     beam_size: int = Field(default=5, ge=1, le=20)
     seed: int = Field(default=0, description="Of the sampling that Whisper falls back to where a beam goes round in circles.")
-    threads: int = Field(default=0, description="0: all processors this process may use.")
+    threads: int = Field(default=0, ge=0, description="0: all processors this process may use.")
 
     _model: Any = PrivateAttr(default=None)
 
@@ -125,7 +126,8 @@ class FasterWhisper(Recogniser):
                 word_timestamps=True,
                 condition_on_previous_text=False,  # else one loop poisons the rest of the lesson
             )
-            length, found = len(samples) / RATE, []
+            length = len(samples) / RATE
+            found: list[Word] = []
             for segment in segments:
                 found.extend(_words(segment, start))
                 progress(share[0] + (share[1] - share[0]) * min(1.0, segment.end / length))
@@ -182,7 +184,8 @@ class FasterWhisper(Recogniser):
 
 
 def _words(segment: Any, offset: float) -> Iterator[Word]:
-    """A segment's words. Whisper cuts "все-таки" into "все" and "-таки": what has no space before it belongs to the word before."""
+    """A segment's words. Whisper cuts "все-таки" into "все" and "-таки", "20%" into "20" and "%": what has no space before it and doesn't
+    begin with a letter or digit belongs to the word before."""
     pending: Word | None = None
     minus = False
     for word in segment.words or ():
@@ -193,10 +196,10 @@ def _words(segment: Any, offset: float) -> Iterator[Word]:
         if minus and text[:1].isdigit():
             text = "-" + text
         minus = False
-        if pending and text and not word.word.startswith(" ") and text[0] in "-'’":
+        if pending and text and not word.word.startswith(" ") and not text[0].isalnum():
             pending = pending.model_copy(update={"text": pending.text + text, "end": offset + word.end})
             continue
-        if not any(c.isalnum() for c in text):
+        if not any(c.isalnum() or c in SPOKEN_SIGNS for c in text):
             continue
         if pending:
             yield pending

@@ -71,12 +71,19 @@ class ChatTranslator(Translator):
         budgets = budgets or {}
         numbers = list(range(1, len(window.lines) + 1))
         best: dict[int, str] = {}
+        doubts: dict[int, str] = {}  # about the lines in `best`; `problems` are of the last answers
         problems: dict[int, str] = {}
         attempts = dict.fromkeys(numbers, 0)
 
         def attempt(wanted: Sequence[int]) -> None:
             prompt = translating.request(window, wanted, source, target, problems, budgets)
-            answer = self.ask(translating.instructions(source, target), prompt, translating.answer_schema(wanted))
+            try:
+                answer = self.ask(translating.instructions(source, target), prompt, translating.answer_schema(wanted))
+            except EngineRefused as refused:
+                for n in wanted:
+                    attempts[n] += 1
+                    problems[n] = str(refused)
+                return
             found = translating.parse_answer(answer, wanted)
             for n in wanted:
                 attempts[n] += 1
@@ -86,11 +93,13 @@ class ChatTranslator(Translator):
                     problem = f"it is too long ({len(found[n])} characters)"
                 if problem is None:
                     problems.pop(n, None)
+                    doubts.pop(n, None)
                     best[n] = found[n]
                 else:
                     problems[n] = problem
-                    if found.get(n):
-                        best.setdefault(n, found[n])
+                    # Of answers that all are wrong the last that can be said is kept: it was given knowing what was wrong before.
+                    if problem != translating.COMMENTING and _speakable(found.get(n), target):
+                        best[n], doubts[n] = found[n], problem
 
         attempt(numbers)
         for _ in range(ATTEMPTS - 1):
@@ -99,16 +108,20 @@ class ChatTranslator(Translator):
         for _ in range(LINE_ATTEMPTS):
             for n in sorted(problems):
                 attempt([n])
-        return [self._line(n, window.lines[n - 1], target, best.get(n), problems.get(n), attempts[n]) for n in numbers]
+        return [
+            TranslatedLine(
+                id=line.id,
+                text=best.get(n, ""),
+                flags=(f"translation: {doubts.get(n, problems[n])}",) if n in problems else (),
+                attempts=attempts[n],
+            )
+            for n, line in zip(numbers, window.lines, strict=True)
+        ]
 
-    def _line(self, n: int, utterance: Utterance, target: str, text: str | None, problem: str | None, attempts: int) -> TranslatedLine:
-        if problem is None and text is not None:
-            return TranslatedLine(id=utterance.id, text=text, attempts=attempts)
-        # A doubtful line is better said than missing, unless no voice of the target language could say it.
-        unspeakable = not text or share_in_script(text, target) < translating.LEAST_SCRIPT_SHARE
-        return TranslatedLine(
-            id=utterance.id, text="" if unspeakable else (text or ""), flags=(f"translation: {problem}",), attempts=attempts
-        )
+
+def _speakable(text: str | None, target: str) -> bool:
+    """Whether a voice of the target language could say it: a doubtful line is better said than missing."""
+    return bool(text) and any(c.isalnum() for c in text or "") and share_in_script(text or "", target) >= translating.LEAST_SCRIPT_SHARE
 
 
 class LlamaTranslator(ChatTranslator):
@@ -124,7 +137,7 @@ class LlamaTranslator(ChatTranslator):
     context: int = Field(default=4096, ge=512, description="Tokens of request and answer together.")
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     seed: int = Field(default=0)
-    threads: int = Field(default=0, description="0: all processors this process may use.")
+    threads: int = Field(default=0, ge=0, description="0: all processors this process may use.")
 
     _server: Any = PrivateAttr(default=None)
     _caller: ThreadPoolExecutor = PrivateAttr(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="llama"))
@@ -211,6 +224,8 @@ class WhisperTranslator(Translator):
         assert recording is not None
         start, end = max(0.0, window.lines[0].start - 0.2), window.lines[-1].end + 0.3
         words = self.recogniser.translate(recording, start, end, base_language(source))
+        if share_in_script(" ".join(word.text for word in words), target) < translating.LEAST_SCRIPT_SHARE:
+            words = []  # it wrote down what it heard instead of translating it
         return translating.shared_out(words, window.lines)
 
 

@@ -149,6 +149,7 @@ class Clip(Noun):
 
 class Clips(Noun):
     lines: tuple[Clip, ...]
+    refused: dict[str, str]  # why there is no clip, by line id
 
 
 class PlacedLine(Noun):

@@ -22,12 +22,9 @@ INITIAL_PAUSE = 0.5  # seconds: after a longer one a single letter was no initia
 
 _SENTENCE_ENDS = ".?!…。？！"
 _CLAUSE_ENDS = ",;:，；：、—–"
-# What is written with a full stop before the name or number it belongs to.
-_ABBREVIATIONS = frozenset(
-    "dr mr mrs ms prof st mt vs fig figs eq no vol pp e.g i.e jr "
-    "д-р проф акад им рис табл гл ул стр "
-    "sr sra srta dra ud uds m mme mlle hr fr nr bzw z.b sig sig.ra dott".split()
-)
+# What is written with a full stop before the name, or the number, that it belongs to.
+_TITLES = frozenset("dr mr mrs ms prof st mt vs д-р проф акад ул sr sra srta dra mme mlle hr fr bzw z.b dott".split())
+_BEFORE_NUMBERS = frozenset("fig figs eq no nos vol ch sec p pp рис табл гл стр nr núm pág".split())
 _CLOSERS = "\"'»”’)]"
 
 
@@ -98,10 +95,12 @@ def _ends_sentence(word: Word, following: Word | None) -> bool:
     if following is None or text[-1] not in ".…":
         return True
     body = text[:-1].lstrip("\"'«“([").rstrip(".")
-    if body.casefold() in _ABBREVIATIONS or (len(body) == 1 and body.isupper() and following.start - word.end < INITIAL_PAUSE):
+    first = following.text.strip()[:1]
+    if body.casefold() in _TITLES or (body.casefold() in _BEFORE_NUMBERS and first.isdigit()):
+        return False
+    if len(body) == 1 and body.isupper() and following.start - word.end < INITIAL_PAUSE:
         return False
     # "т. е.", "3.5": a full stop before a small letter or between digits ends nothing.
-    first = following.text.strip()[:1]
     return not (first.islower() or (first.isdigit() and text[:-1].isdigit() and following.start - word.end < 0.1))
 
 
@@ -132,7 +131,9 @@ def _split(sentence: list[Word]) -> list[list[Word]]:
 def _belong_together(line: list[Word], following: list[Word]) -> bool:
     gap = following[0].start - line[-1].end
     short = min(line[-1].end - line[0].start, following[-1].end - following[0].start) < SHORT_LINE
-    return short and gap < NEAR and following[-1].end - line[0].start <= LONGEST_LINE
+    # A line of no length has no place of its own, and the same words after it would have the same id.
+    unplaced = line[-1].end - line[0].start < 0.001
+    return short and gap < NEAR and (unplaced or following[-1].end - line[0].start <= LONGEST_LINE)
 
 
 def _utterance(words: list[Word], language: str) -> Utterance:

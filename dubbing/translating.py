@@ -20,6 +20,7 @@ LEAST_SCRIPT_SHARE = 0.6  # of a line's letters in the target's script: names an
 LONGEST_RATIO = 2.5  # of a line's length to its source's, beyond which something was added
 SHORTEST_RATIO = 0.2  # below which something was lost
 HEARD_AT_ONCE = 28.0  # seconds of a window for Whisper's own translation: it hears 30
+COMMENTING = "it comments instead of translating"  # the one problem with which a line is better not said
 _SHORTEST_CLAUSE = 3  # words: a comma after fewer ends nothing that could be moved
 _SLACK = 25  # characters that short lines may differ by
 
@@ -137,7 +138,7 @@ def problem_with(line: str | None, source_line: str, source: str, target: str, o
     if telling and _plain(line) == _plain(source_line):
         return "it is not translated"
     if _COMMENT.search(line) and not _COMMENT.search(source_line):
-        return "it comments instead of translating"
+        return COMMENTING
     if room_of(line) > LONGEST_RATIO * room_of(source_line) + _SLACK:
         return f"it is too long ({len(line)} characters for {len(source_line)})"
     if room_of(line) < SHORTEST_RATIO * room_of(source_line) - _SLACK / 2:
@@ -197,7 +198,14 @@ def _spelled(value: Fraction, language: str) -> list[str]:
     for kind in ("cardinal", "ordinal", "year") if isinstance(number, int) else ("cardinal",):
         try:
             spelled.append(_without_and(str(num2words(number, lang=language, to=kind))))
-        except (ArithmeticError, AttributeError, LookupError, NotImplementedError, TypeError, ValueError):  # not every way in every language
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            NotImplementedError,
+            TypeError,
+            ValueError,
+        ):  # not every way in every language
             continue
     return spelled
 

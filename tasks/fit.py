@@ -57,7 +57,7 @@ def fit(store: Store, transcript: Transcript, translation: Translation, clips: C
     lines = tuple(
         _spoken_line(utterance, translated[utterance.id], clip_of[utterance.id], place_of[utterance.id], fitted_of[utterance.id])
         if utterance.id in clip_of
-        else _silent_line(utterance, translated[utterance.id])
+        else _silent_line(utterance, translated[utterance.id], clips.refused.get(utterance.id))
         for utterance in transcript.utterances
     )
     return Timeline(
@@ -90,15 +90,15 @@ def _spoken_line(utterance: Utterance, translated: TranslatedLine, clip: Clip, p
     )
 
 
-def _silent_line(utterance: Utterance, translated: TranslatedLine) -> PlacedLine:
+def _silent_line(utterance: Utterance, translated: TranslatedLine, refusal: str | None) -> PlacedLine:
     return PlacedLine(
         id=utterance.id,
         source_text=utterance.text,
-        text="",
+        text=translated.text,
         source_start=utterance.start,
         source_end=utterance.end,
         start=utterance.start,
-        end=utterance.start,
+        end=utterance.end if translated.text else utterance.start,  # what isn't said can still be read
         rate=1.0,
         overflow=0.0,
         engine="",
@@ -106,5 +106,5 @@ def _silent_line(utterance: Utterance, translated: TranslatedLine) -> PlacedLine
         speaker=utterance.speaker,
         clip=None,
         said_with=translated.said_with,
-        flags=translated.flags,
+        flags=(*translated.flags, *([f"speech: {refusal}"] if refusal else [])),
     )

@@ -8,7 +8,7 @@ from blocks.speech import SpeechEngine
 from blocks.store import Store
 from dubbing import audio
 from dubbing.errors import EngineRefused
-from dubbing.lesson import Clip, Clips, TranslatedLine, Translation
+from dubbing.lesson import Clip, Clips, Noun, TranslatedLine, Translation
 from tasks.stage import line_by_line, stage
 
 VERSION = 1
@@ -18,18 +18,28 @@ FEWEST_CHARACTERS = 15  # that those two rates mean anything for
 QUIETEST = 0.01  # peak of a clip: below it nothing was said
 
 
+class _Spoken(Noun):
+    """A line's clip, or why there is none, as it is cached."""
+
+    clip: Clip | None = None
+    refusal: str | None = None
+
+
 @stage(version=VERSION, returns=Clips, per_line=True)
 def synthesize(store: Store, translation: Translation, engine: SpeechEngine, voice: str, seed: int) -> Clips:
     """Speak each line that has words. A line that can't be spoken has no clip; one that sounds wrong is flagged."""
 
-    def speak(line: TranslatedLine) -> Clip:
-        speech = engine.synthesize(line.text, translation.language, voice, seed)
+    def speak(line: TranslatedLine) -> _Spoken:
+        try:
+            speech = engine.synthesize(line.text, translation.language, voice, seed)
+        except EngineRefused as refusal:
+            return _Spoken(refusal=str(refusal))
         samples = audio.trim_silence(speech.samples, speech.sample_rate)
         with store.scratch() as folder:
             audio.write_clip(folder / "clip.wav", samples, speech.sample_rate)
             artifact = store.put_file(folder / "clip.wav", audio.WAV)
         duration = len(samples) / speech.sample_rate
-        return Clip(
+        clip = Clip(
             id=line.id,
             text=line.text,
             media=artifact,
@@ -39,21 +49,26 @@ def synthesize(store: Store, translation: Translation, engine: SpeechEngine, voi
             seed=seed if engine.seeded else None,
             flags=_doubts(line.text, samples, duration),
         )
+        return _Spoken(clip=clip)
 
     spoken = [line for line in translation.lines if line.text]
-    clips = line_by_line(
+    results = line_by_line(
         store,
         "synthesize",
         VERSION,
         spoken,
         lambda line: [line.text, translation.language, engine, voice, seed if engine.seeded else None],
         speak,
-        Clip,
+        _Spoken,
     )
-    if not clips:
-        raise EngineRefused(f"{engine.engine_name}: there is no line to speak")
     # The same words said twice are one cached clip: each line gets it under its own id.
-    return Clips(lines=tuple(clip.model_copy(update={"id": line.id}) for clip, line in zip(clips, spoken, strict=True)))
+    clips = tuple(done.clip.model_copy(update={"id": line.id}) for done, line in zip(results, spoken, strict=True) if done.clip)
+    refused = {line.id: done.refusal for done, line in zip(results, spoken, strict=True) if done.refusal}
+    if not clips:
+        raise EngineRefused(
+            f"{engine.engine_name} spoke none of {len(spoken)} lines{''.join(f': {why}' for why in [*refused.values()][:1])}"
+        )
+    return Clips(lines=clips, refused=refused)
 
 
 def _doubts(text: str, samples: np.ndarray, duration: float) -> tuple[str, ...]:

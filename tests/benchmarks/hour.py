@@ -71,7 +71,7 @@ def spoken(store: Store, duration: float) -> tuple[Transcript, Translation, Clip
         clip_length = len(noise) / CLIP_RATE
         clips.append(Clip(id=utterance.id, text=text, media=artifact, duration=clip_length, engine="noise", voice="-", seed=None))
     transcript = Transcript(language="ru", utterances=tuple(utterances), engine="none")
-    return transcript, Translation(language="en", lines=tuple(lines), engine="none"), Clips(lines=tuple(clips))
+    return transcript, Translation(language="en", lines=tuple(lines), engine="none"), Clips(lines=tuple(clips), refused={})
 
 
 def measured(name: str, work: Callable[[], Noun]) -> Noun:
