@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ MP4_PICTURES = frozenset({"h264", "hevc", "mpeg4", "av1", "vp9", "mjpeg", "mpeg2
 MP4_SOUNDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 
 SHORTEST = 0.02  # seconds of sound: one packet of it
+SAID_LINES = 200  # that are kept of ffmpeg's words: on a damaged file it has some for every packet
 PROBE_TIMEOUT = 60.0  # seconds: ffprobe reads a few megabytes
 TRUNCATION_TOLERANCE = 1.0  # seconds that may be missing at the end against what the container declares
 TRUNCATION_SHARE = 0.002  # and the share of the duration that may: writers round, and count a last frame that isn't there
@@ -245,7 +247,7 @@ class FfmpegFailed(Exception):
 
 
 def run(graph: Any, *, seconds: float | None = None, progress: Callable[[float], None] | None = None) -> str:
-    """Run an ffmpeg graph to its end. Returns what ffmpeg said on standard error.
+    """Run an ffmpeg graph to its end. Returns the end of what ffmpeg said on standard error.
 
     Args:
         seconds: length of the output, to turn ffmpeg's position into a share for `progress`.
@@ -259,9 +261,9 @@ def run(graph: Any, *, seconds: float | None = None, progress: Callable[[float],
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
     )
     assert process.stdout is not None and process.stderr is not None
-    said: list[str] = []
+    said: deque[str] = deque(maxlen=SAID_LINES)
     try:
-        reader = threading.Thread(target=lambda: said.append(process.stderr.read()), daemon=True)  # type: ignore[union-attr]
+        reader = threading.Thread(target=lambda: said.extend(process.stderr), daemon=True)  # type: ignore[arg-type]
         reader.start()
         for line in process.stdout:
             if progress and seconds and (at := re.fullmatch(r"out_time_us=(\d+)\s*", line)):

@@ -31,6 +31,7 @@ LARGEST_VOICE_GAIN = 24.0  # dB: more would be lifting noise
 _LOUDNESS_TOLERANCE = 0.15  # LU, against the 0.5 that are promised for the delivered file
 _PEAK_MARGIN = 0.1  # dB
 _PASSES = 5
+_LARGEST_STEP = 12.0  # dB by which a pass goes over the one before
 
 
 class Placed(NamedTuple):
@@ -43,7 +44,7 @@ class Placed(NamedTuple):
 class Mixed(NamedTuple):
     gain: float  # dB over everything
     limited: float  # dB, the largest reduction
-    loudness: float | None  # LUFS
+    loudness: float | None  # LUFS of the encoded track
 
 
 def voice_loudness(clips: Sequence[Placed]) -> float | None:
@@ -85,16 +86,20 @@ def mix(
                 progress(min(1.0, (position + 1) * BLOCK_SECONDS / duration) * 0.4)
     measured = meter.integrated()
     gain = loudness - measured if measured is not None else 0.0
-    ceiling = CEILING
+    ceiling, reached, raised = CEILING, None, 0.0
     for _ in range(_PASSES):
-        limited, reached = _level(before, target, gain, ceiling, progress)
-        peak = encoded_true_peak(target, channels)
-        if measured is not None and reached is not None and abs(loudness - reached) > _LOUDNESS_TOLERANCE:
-            gain += loudness - reached  # what the limiter took
-        elif peak > HIGHEST_TRUE_PEAK - _PEAK_MARGIN:
-            ceiling -= peak - HIGHEST_TRUE_PEAK + 2 * _PEAK_MARGIN  # what the encoder added
-        else:
+        limited = _level(before, target, gain, ceiling, progress)
+        earlier, (peak, reached) = reached, measured_track(target, channels)
+        missing = loudness - reached if measured is not None and reached is not None else 0.0
+        gained = reached - earlier if reached is not None and earlier is not None else 0.0
+        if raised > 0 and gained < raised / 2:
+            missing = min(missing, 0.0)  # the limiter takes what the gain gives: this is as loud as the sound can be
+        excess = peak - HIGHEST_TRUE_PEAK + _PEAK_MARGIN
+        if abs(missing) <= _LOUDNESS_TOLERANCE and excess <= 0:
             break
+        raised = min(missing, _LARGEST_STEP) if abs(missing) > _LOUDNESS_TOLERANCE else 0.0
+        gain += raised  # what the limiter took, and what the encoder changed
+        ceiling -= excess + _PEAK_MARGIN if excess > 0 else 0.0  # what the encoder added
     before.unlink()
     return Mixed(gain, limited, reached)
 
@@ -105,17 +110,15 @@ def ducking_envelope(clips: Sequence[tuple[int, int]], ducking: float) -> tuple[
     Args:
         clips: first sample and sample after the last, in order, without overlap.
     """
-    points: list[tuple[float, float]] = [(0.0, 0.0)]
+    points: list[tuple[float, float]] = []
     attack, release = ATTACK * SAMPLE_RATE, RELEASE * SAMPLE_RATE
     for start, end in clips:
-        previous, level = points[-1]
-        if level == 0.0 and start - attack < previous and len(points) > 1:
-            points.pop()  # the background had not come back yet: it stays down
+        if points and start - attack < points[-1][0]:
+            points.pop()  # the background would not have come back yet: it stays down
         else:
-            points.append((max(start - attack, previous), 0.0))
-            points.append((float(max(start, previous)), -ducking))
-        points.append((float(end), -ducking))
-        points.append((end + release, 0.0))
+            points += [(start - attack, 0.0), (start, -ducking)]  # before the lesson's start too: it begins on its way down
+        points += [(end, -ducking), (end + release, 0.0)]
+    points = points or [(0.0, 0.0)]
     return np.array([at for at, _ in points]), np.array([level for _, level in points])
 
 
@@ -157,11 +160,10 @@ def _padded(path: Path, total: int) -> Iterator[np.ndarray]:
         done += length
 
 
-def _level(before: Path, target: Path, gain: float, ceiling: float, progress: Callable[[float], None] | None) -> tuple[float, float | None]:
-    """Apply a gain and the limiter (both dB) and encode. Returns the largest reduction in dB and the loudness before encoding."""
+def _level(before: Path, target: Path, gain: float, ceiling: float, progress: Callable[[float], None] | None) -> float:
+    """Apply a gain and the limiter (both dB) and encode. Returns the largest reduction in dB."""
     lowest = 1.0
     with soundfile.SoundFile(before) as source, _encoder(target, source.channels) as write:
-        meter = LoudnessMeter(source.channels)
         size = BLOCK_SECONDS * SAMPLE_RATE
         for first in range(0, source.frames, size):
             begin, end = max(0, first - CONTEXT), min(source.frames, first + size + CONTEXT)
@@ -172,12 +174,10 @@ def _level(before: Path, target: Path, gain: float, ceiling: float, progress: Ca
             if gains is not None:
                 samples *= gains.astype(np.float32)[:, None]
                 lowest = min(lowest, float(gains[inside].min()))
-            samples = samples[inside]
-            meter.add(samples)
-            write(samples)
+            write(samples[inside])
             if progress:
                 progress(0.4 + 0.5 * min(1.0, (first + size) / source.frames))
-    return -decibels(lowest), meter.integrated()
+    return -decibels(lowest)
 
 
 @contextmanager
@@ -212,22 +212,23 @@ def _encoder(target: Path, channels: int) -> Iterator[Callable[[np.ndarray], Non
             process.wait()
 
 
-def encoded_true_peak(track: Path, channels: int) -> float:
-    """dBTP of a track as a player decodes it; -6 stands for anything below."""
+def measured_track(track: Path, channels: int) -> tuple[float, float | None]:
+    """True peak (dBTP; -6 stands for anything below) and loudness (LUFS) of a track as a player decodes it."""
     decoded = ffmpeg.input(media.address(track)).output("pipe:1", format="f32le", acodec="pcm_f32le", ac=channels, ar=SAMPLE_RATE)
     process = decoded.global_args("-v", "error", "-nostdin").run_async(pipe_stdout=True)
     size = BLOCK_SECONDS * SAMPLE_RATE * channels * 4
-    highest, carried = 0.0, np.zeros((0, channels), dtype=np.float32)
+    highest, carried, meter = 0.0, np.zeros((0, channels), dtype=np.float32), LoudnessMeter(channels)
     try:
         while content := process.stdout.read(size):
             samples = np.frombuffer(content, dtype="<f4").reshape(-1, channels)
+            meter.add(samples)
             samples = np.concatenate([carried, samples])
             highest = max(highest, float(peaks_near(samples, 1.0).max(initial=0.0)))
             carried = samples[-CONTEXT:]
     finally:
         process.kill()
         process.wait()
-    return max(-6.0, decibels(highest))
+    return max(-6.0, decibels(highest)), meter.integrated()
 
 
 def _read(clip: Path) -> np.ndarray:

