@@ -76,9 +76,9 @@ class ChatTranslator(Translator):
         attempts = dict.fromkeys(numbers, 0)
 
         def attempt(wanted: Sequence[int]) -> None:
-            prompt = translating.request(window, wanted, source, target, problems, budgets)
+            prompt = translating.prompt(window, wanted, source, target, problems, budgets)
             try:
-                answer = self.ask(translating.instructions(source, target), prompt, translating.answer_schema(wanted))
+                answer = self.ask(prompt.instructions, prompt.request, translating.answer_schema(window, wanted))
             except EngineRefused as refused:
                 for n in wanted:
                     attempts[n] += 1
@@ -177,7 +177,7 @@ class LlamaTranslator(ChatTranslator):
                 "messages": [{"role": "system", "content": instructions}, {"role": "user", "content": request}],
                 "temperature": self.temperature,
                 "seed": self.seed,
-                "max_tokens": self.context // 2,
+                "max_tokens": min(self.context // 2, sum(line["maxLength"] for line in schema["properties"].values()) + 64),
                 "cache_prompt": False,  # a reused prefix may round differently: the same request must give the same answer
                 "response_format": {"type": "json_schema", "json_schema": {"name": "lines", "schema": schema}},
             },

@@ -95,7 +95,7 @@ def probe(path: Path, name: str) -> Facts:
         raise SourceTruncated(f"{name}: the file is cut off, or its recording never ended: its index (moov) is missing")
     if done.returncode:
         other = re.search(rb"\[(\w+?)(?:_pipe)? @ \w+\] Format not on whitelist", done.stderr)
-        reason = f"its content is {other[1].decode()}" if other else _last_line(done.stderr)
+        reason = f"its content is {other[1].decode()}" if other else _last_line(done.stderr).rpartition(": ")[2]
         raise NotMedia(f"{name}: not a media file that can be read ({reason})")
     facts = _facts(json.loads(done.stdout), name)
     if not facts.duration or b"Estimating duration from bitrate" in done.stderr:

@@ -29,6 +29,7 @@ _COMMENT = re.compile(
     r"^\s*(translation\s*:|here (is|are)\b|note\s*:|as an ai\b|i('m| am) sorry\b|i can(no|')t\b|sure[,!]|the translation (is|of)\b|\{|```)",
     re.IGNORECASE,
 )
+_PAIR = re.compile(r'"(\d+)"\s*:\s*("(?:[^"\\]|\\.)*")')
 _NUMBER = re.compile(r"\d+(?:[.,' \u00a0\u202f]\d+)*")  # with its decimals or thousands, whatever they are set apart by
 _DATE = re.compile(r"\b(\d\d?)\.(?:0?[1-9]|1[0-2])\.(\d{4})\b")  # the month has a name
 _CLOSERS = "\"'»”’)]"
@@ -67,46 +68,49 @@ def neighbourhood(utterances: Sequence[Utterance], first: int, last: int) -> Win
     )
 
 
-def instructions(source: str, target: str) -> str:
-    """What the model is told once."""
-    return (
+class Prompt(NamedTuple):
+    """What a chat model is told, and what it is asked."""
+
+    instructions: str
+    request: str
+
+
+def prompt(
+    window: Window, wanted: Sequence[int], source: str, target: str, problems: Mapping[int, str], budgets: Mapping[int, int]
+) -> Prompt:
+    """What to say for some lines (1-based numbers) of a window, with what was wrong with the last answers.
+
+    The request is the lines and nothing else: a small model translates whatever stands beside them.
+    """
+    told = [
         f"You translate a recorded lecture from {name_of(source)} into {name_of(target)} so that a speaker can dub it. "
         f"Translate every numbered line into natural spoken {name_of(target)}: the whole meaning, nothing added, as long as the original. "
         "The text comes from speech recognition: where a word makes no sense, translate what the lecturer must have said. "
         "Keep numbers. Keep the numbering: one translation for each line, never merge lines, never comment. "
         "Answer with JSON only: the line's number as key, its translation as value."
-    )
-
-
-def request(
-    window: Window, wanted: Sequence[int], source: str, target: str, problems: Mapping[int, str], budgets: Mapping[int, int]
-) -> str:
-    """What the model is asked for some lines (1-based numbers) of a window, with what was wrong with its last answers."""
-    parts = []
-    if window.before:
-        parts.append("Said before (do not translate):\n" + "\n".join(window.before))
-    if len(wanted) < len(window.lines):
-        parts.append("The whole passage, for its meaning:\n" + "\n".join(line.text for line in window.lines))
-    if window.after:
-        parts.append("Said after (do not translate):\n" + "\n".join(window.after))
-    parts.append(
-        f"Translate into {name_of(target)}:\n"
-        + json.dumps({str(n): window.lines[n - 1].text for n in wanted}, ensure_ascii=False, indent=0)
-    )
-    limits = [f"line {n}: at most {budgets[n]} characters" for n in wanted if n in budgets]
+    ]
+    around = [*window.before, *(line.text for line in window.lines if len(wanted) < len(window.lines)), *window.after]
+    if around:
+        told.append("Context (not to be translated): " + " ".join(around))
+    limits = [f"line {n} in at most {budgets[n]} characters" for n in wanted if n in budgets]
     if limits:
-        parts.append("Say it shorter, keep the meaning: " + "; ".join(limits) + ".")
+        told.append("Say it shorter, keep the meaning: " + "; ".join(limits) + ".")
     complaints = [f"line {n}: {problems[n]}" for n in wanted if n in problems]
     if complaints:
-        parts.append("Your last answer was wrong, do better: " + "; ".join(complaints) + ".")
-    return "\n\n".join(parts)
+        told.append("Your last answer was refused: " + "; ".join(complaints) + ".")
+    return Prompt("\n\n".join(told), json.dumps({str(n): window.lines[n - 1].text for n in wanted}, ensure_ascii=False, indent=0))
 
 
-def answer_schema(wanted: Sequence[int]) -> dict[str, Any]:
-    """JSON schema of an answer: every wanted line, in order, and nothing else."""
+def longest_answer(source_line: str) -> int:
+    """Characters beyond which a translated line is certainly wrong: a model that goes round in circles is stopped there."""
+    return round(LONGEST_RATIO * room_of(source_line) + _SLACK)
+
+
+def answer_schema(window: Window, wanted: Sequence[int]) -> dict[str, Any]:
+    """JSON schema of an answer: every wanted line, in order, none endless, and nothing else."""
     return {
         "type": "object",
-        "properties": {str(n): {"type": "string", "minLength": 1} for n in wanted},
+        "properties": {str(n): {"type": "string", "minLength": 1, "maxLength": longest_answer(window.lines[n - 1].text)} for n in wanted},
         "required": [str(n) for n in wanted],
         "additionalProperties": False,
     }
@@ -117,10 +121,18 @@ def parse_answer(text: str, wanted: Sequence[int]) -> dict[int, str]:
     try:
         answer = json.loads(text[text.index("{") : text.rindex("}") + 1])
     except (ValueError, RecursionError):
-        return {}
+        answer = _whole_lines(text)
     if not isinstance(answer, dict):
         return {}
     return {n: _cleaned(answer[str(n)]) for n in wanted if isinstance(answer.get(str(n)), str)}
+
+
+def _whole_lines(text: str) -> dict[str, str]:
+    """The lines that are complete in an answer that broke off."""
+    try:
+        return {found[1]: json.loads(found[2]) for found in _PAIR.finditer(text)}
+    except ValueError:
+        return {}
 
 
 def _cleaned(text: str) -> str:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from dubbing import weights
+from dubbing import sources, weights
 from dubbing.errors import CoursedubError
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
@@ -93,6 +93,9 @@ def _loudness(text: str) -> float | str:
 
 
 def _dub(options: argparse.Namespace) -> int:
+    if not sources.is_address(options.source):
+        sources.local_path(options.source)  # refuses a name that no server could be told
+
     wishes: dict[str, Any] = {
         "source": options.source,
         "target_language": options.to,

@@ -186,7 +186,7 @@ def _find(source: str, scratch: Path, limits: media.Limits) -> Source:
     """The recording as a local file that is within the limits: everything that can be refused is refused here, before any work."""
     name = sources.name_of(source)
     local = not sources.is_address(source)
-    path = Path(source).expanduser() if local else sources.fetch(source, scratch, limits, advance_download)
+    path = sources.local_path(source) if local else sources.fetch(source, scratch, limits, advance_download)
     media.check_readable(path, name)
     media.check_size(path.stat().st_size, name, limits)
     media.check_duration(media.probe(path, name).duration, name, limits)
@@ -215,7 +215,7 @@ def _check_pair(translator: Translator, source: str, target: str) -> None:
 
 def _beside(source: str, stem: str, language: str) -> Path:
     """The default output folder: beside a local lesson, in the working folder for an address."""
-    parent = Path.cwd() if sources.is_address(source) else Path(source).expanduser().absolute().parent
+    parent = Path.cwd() if sources.is_address(source) else sources.local_path(source).absolute().parent
     return parent / f"{stem}.{language}"
 
 

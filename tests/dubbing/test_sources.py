@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,8 @@ class Request(BaseHTTPRequestHandler):
                 self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.close_connection = True
-        try:
+        with suppress(OSError):  # the other side has heard enough
             self.wfile.write(content)
-        except OSError:
-            pass  # the other side has heard enough
 
     def begin_at(self) -> int:
         return int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").rstrip("-"))

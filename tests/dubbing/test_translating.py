@@ -15,10 +15,9 @@ from dubbing.translating import (
     WINDOW_CHARACTERS,
     WINDOW_LINES,
     answer_schema,
-    instructions,
     parse_answer,
     problem_with,
-    request,
+    prompt,
     shared_out,
     windows,
 )
@@ -57,35 +56,37 @@ def test_a_window_knows_its_neighbours() -> None:
 # Requests
 
 
-def test_a_request_names_the_languages_and_numbers_the_lines_from_one() -> None:
+def test_a_request_is_the_lines_alone_numbered_from_one() -> None:
     [window] = windows(lines("Красный свет.", "Синий «свет»."))
-    asked = request(window, [1, 2], "ru", "en", {}, {})
-    assert "into English" in asked
-    assert json.loads(asked[asked.index("{") :]) == {"1": "Красный свет.", "2": "Синий «свет»."}
-    assert "from Russian into English" in instructions("ru", "en")
+    asked = prompt(window, [1, 2], "ru", "en", {}, {})
+    assert json.loads(asked.request) == {"1": "Красный свет.", "2": "Синий «свет»."}
+    assert "from Russian into English" in asked.instructions
+    assert "Context" not in asked.instructions
 
 
-def test_a_request_for_some_lines_shows_the_passage_and_what_was_wrong_with_those_lines_only() -> None:
+def test_a_prompt_for_some_lines_shows_the_passage_and_what_was_wrong_with_those_lines_only() -> None:
     [window] = windows(lines("Красный свет.", "Синий свет.", "Белый свет."))
-    asked = request(window, [2], "ru", "en", {2: "it is missing", 3: "it is too long"}, {2: 12, 1: 5})
-    assert "Красный свет." in asked
-    assert '"2": "Синий свет."' in asked and '"1"' not in asked
-    assert "line 2: it is missing" in asked and "it is too long" not in asked
-    assert "line 2: at most 12 characters" in asked and "line 1" not in asked
+    asked = prompt(window, [2], "ru", "en", {2: "it is missing", 3: "it is too long"}, {2: 12, 1: 5})
+    assert json.loads(asked.request) == {"2": "Синий свет."}
+    assert "Красный свет." in asked.instructions
+    assert "line 2: it is missing" in asked.instructions and "it is too long" not in asked.instructions
+    assert "line 2 in at most 12 characters" in asked.instructions and "line 1" not in asked.instructions
 
 
 def test_neighbours_are_shown_and_not_asked_for() -> None:
     _, window = windows(lines(*(f"строка {n}" for n in range(WINDOW_LINES + 2))))
-    asked = request(window, [1, 2], "ru", "en", {}, {})
-    assert f"do not translate):\nстрока {WINDOW_LINES - 2}\nстрока {WINDOW_LINES - 1}" in asked
-    assert list(json.loads(asked[asked.index("{") : asked.rindex("}") + 1])) == ["1", "2"]
+    asked = prompt(window, [1, 2], "ru", "en", {}, {})
+    assert f"not to be translated): строка {WINDOW_LINES - 2} строка {WINDOW_LINES - 1}" in asked.instructions
+    assert list(json.loads(asked.request)) == ["1", "2"]
 
 
-def test_the_schema_wants_every_line_and_nothing_else() -> None:
-    schema = answer_schema([2, 10])
-    assert list(schema["properties"]) == schema["required"] == ["2", "10"]
+def test_the_schema_wants_every_line_none_endless_and_nothing_else() -> None:
+    [window] = windows(lines("Да.", "Красный свет поворачивает меньше, а фиолетовый больше."))
+    schema = answer_schema(window, [1, 2])
+    assert list(schema["properties"]) == schema["required"] == ["1", "2"]
     assert schema["additionalProperties"] is False
-    assert all(kind == {"type": "string", "minLength": 1} for kind in schema["properties"].values())
+    short, long = (schema["properties"][n]["maxLength"] for n in ("1", "2"))
+    assert 3 < short < long < 200
 
 
 # Answers
@@ -109,8 +110,9 @@ def test_the_schema_wants_every_line_and_nothing_else() -> None:
         ('{"line 1": "Red light."}', {}),
         ('["Red light.", "Blue light."]', {}),
         ('[{"1": "Red light."}]', {1: "Red light."}),
-        ('{"1": "Red light.", "2": "Blue li', {}),
-        ('{"1": "Red light."} {"2": "Blue light."}', {}),
+        ('{"1": "Red light.", "2": "Blue li', {1: "Red light."}),
+        ('{"1": "Red \\"light\\".", "2', {1: 'Red "light".'}),
+        ('{"1": "Red light."} {"2": "Blue light."}', {1: "Red light.", 2: "Blue light."}),
         ("1. Red light.\n2. Blue light.", {}),
         ('"{}"', {}),
         ("}{", {}),
