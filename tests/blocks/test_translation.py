@@ -140,7 +140,7 @@ def test_a_translation_given_twice_is_doubted_unless_the_lines_are_the_same() ->
 def test_a_line_keeps_to_its_budget() -> None:
     lines, asked = translated([{"1": GOOD["1"]}, {"1": "Red turns less."}], RED, budgets={1: 16})
     assert lines[0].text == "Red turns less." and not lines[0].flags
-    assert "line 1: at most 16 characters" in asked[0][1]
+    assert "line 1 in at most 16 characters" in asked[0][1]
     assert "it is too long (21 characters)" in asked[1][1]
 
 
