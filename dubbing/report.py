@@ -386,6 +386,7 @@ def _downloads(files: Mapping[str, Any]) -> list[Download]:
         *single("original_audio", "Original sound"),
         *subtitles,
         *single("timeline", "Timeline (JSON)"),
+        *single("table", "Lines (CSV)"),
         *single("report", "Report (JSON)"),
     ]
 
