@@ -70,7 +70,7 @@ def test_times_never_run_backwards_and_stay_inside_the_recording(words: list[Wor
 
 
 def test_every_sentence_starts_where_the_lecturer_starts_it(words: list[Word]) -> None:
-    """On another machine the decoder's last bits differ, and a full stop may be missed: most sentences begin a line, all lines begin one."""
+    """On another machine a full stop may be missed: most sentences begin a line, and all lines begin one."""
     starts = [line.start for line in utterances_from(words, "ru")]
     assert sum(min(abs(start - sentence["start"]) for start in starts) < 0.6 for sentence in SENTENCES) >= len(SENTENCES) - 2
     for start in starts:
