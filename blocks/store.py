@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,6 +96,8 @@ class Store(WritableFileSystem):
         except FileNotFoundError:
             raise BlobDamaged(artifact.sha256, "is missing") from None
         state = (facts.st_size, facts.st_mtime_ns)
+        if not stat.S_ISREG(facts.st_mode):
+            raise BlobDamaged(artifact.sha256, "is not a file")
         if self._checked.get(artifact.sha256) != state:
             if file_digest(path) != artifact.sha256:
                 path.unlink(missing_ok=True)
@@ -228,6 +231,6 @@ def _store_errors(folder: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL_DISK:
             raise StoreFailed(f"store {folder}: no space left on the disk") from error
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno == errno.EROFS:
             raise StoreFailed(f"store {folder}: can't be written ({error.strerror})") from error
         raise

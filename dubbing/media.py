@@ -6,6 +6,7 @@ containers that hold their own media are read (no playlists, no concatenation sc
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import stat
@@ -276,6 +277,8 @@ def run(graph: Any, *, seconds: float | None = None, progress: Callable[[float],
         raise
     output = "".join(said)
     if process.returncode:
+        if "No space left on device" in output:
+            raise OSError(errno.ENOSPC, "No space left on device")  # the store names the disk
         raise FfmpegFailed(_last_line(output.encode()))
     return output
 

@@ -223,7 +223,7 @@ def measured_track(track: Path, channels: int) -> tuple[float, float | None]:
             samples = np.frombuffer(content, dtype="<f4").reshape(-1, channels)
             meter.add(samples)
             samples = np.concatenate([carried, samples])
-            highest = max(highest, float(peaks_near(samples, 1.0).max(initial=0.0)))
+            highest = max(highest, float(peaks_near(samples, 2 * ratio(HIGHEST_TRUE_PEAK - 3.0)).max(initial=0.0)))
             carried = samples[-CONTEXT:]
     finally:
         process.kill()

@@ -74,7 +74,7 @@ def render(
     ):
         # ffmpeg-python gives each option once: a stream is named by its index for the language, by its type's count for the title.
         options[f"metadata:s:{position}"] = f"language={iso639_2(language)}"
-        options[f"metadata:s:{_type_of(position - first)}"] = f"title={title}"
+        options[f"metadata:s:{_type_of(position - first)}"] = f"{'handler_name' if mp4 else 'title'}={title}"  # MP4 has no titles of tracks
     if mp4:
         options["movflags"] = "+faststart"
     if lesson.picture and lesson.picture.codec == "hevc" and mp4:

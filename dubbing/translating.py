@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from dubbing.languages import UNSPACED, base_language, letters_and_digits, name_of, room_of, share_in_script
+from dubbing.languages import LANGUAGES, UNSPACED, base_language, letters_and_digits, name_of, room_of, share_in_script
 from dubbing.lesson import TranslatedLine, Utterance, Word
 
 WINDOW_LINES = 8  # lines translated in one request: enough to understand each other, few enough that a small model keeps count
@@ -146,6 +146,9 @@ def problem_with(line: str | None, source_line: str, source: str, target: str, o
         return "it is missing"
     if share_in_script(line, target) < LEAST_SCRIPT_SHARE:
         return f"it is not in {name_of(target)}"
+    foreign = LANGUAGES.get(base_language(source))
+    if foreign and "LATIN" not in foreign.script and share_in_script(source_line, target) == 0.0 < share_in_script(line, source):
+        return f"it has letters of {name_of(source)} in it"
     telling = len(line.split()) > 3 or (base_language(target) in UNSPACED and len(line) > 6)
     if telling and _plain(line) == _plain(source_line):
         return "it is not translated"

@@ -16,7 +16,7 @@ DOUBTFUL_ERROR_RATE = 0.25  # of a line's words: a good voice and Whisper base s
 FEWEST_ERRORS = 2  # words: one wrong word in a short line is the recogniser's as often as the voice's
 FASTEST_READING = 21.0  # characters a second: beyond it viewers don't finish reading (Netflix, Timed Text Style Guide: 20)
 LOUDNESS_TOLERANCE = 0.5  # LU from the target
-LENGTH_TOLERANCE = 0.02  # seconds between the dubbed track's length and the lesson's
+LENGTH_TOLERANCE = 0.045  # seconds (two AAC frames, whose padding Matroska counts) between the dubbed track's length and the lesson's
 
 _SPOKEN_SIGNS = {
     "en": {"%": "percent", "°C": "degrees Celsius", "°F": "degrees Fahrenheit", "°": "degrees", "&": "and", "+": "plus", "=": "equals"}

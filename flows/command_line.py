@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dubbing import sources, weights
-from dubbing.errors import CoursedubError
+from dubbing.errors import BadSetting, CoursedubError, PassingFault
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     dub.add_argument("--captions", choices=["sentences", "words"], default="sentences", help="English captions by sentence or by word")
     dub.add_argument(
-        "--loudness", type=_loudness, metavar="LUFS", default=None, help="loudness of the new track, or 'source' (default: -16)"
+        "--loudness", type=loudness, metavar="LUFS", default=None, help="loudness of the new track, or 'source' (default: -16)"
     )
     dub.add_argument("--ducking", type=float, metavar="DB", help="how far the background goes down under speech (default: 6)")
     dub.add_argument("--seed", type=int, help="for voices that read differently each time (default: 0)")
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _loudness(text: str) -> float | str:
+def loudness(text: str) -> float | str:
     return text if text == "source" else float(text)
 
 
@@ -114,13 +114,23 @@ def _dub(options: argparse.Namespace) -> int:
     from flows.own_server import server
 
     with server() as prefect_server:
+        from prefect.exceptions import ParameterTypeError
+
         from flows.dub_video import dub_video
         from flows.terminal import Progress
         from tasks.stage import watched_by
 
         prefect_server.ready()
         with Progress(show=sys.stderr.isatty() and not options.quiet) as progress, watched_by(progress):
-            result = dub_video(**{name: value for name, value in wishes.items() if value is not None})
+            try:
+                result = dub_video(**{name: value for name, value in wishes.items() if value is not None})
+            except ParameterTypeError as error:
+                field, reason = str(error).splitlines()[-1].strip(" -").partition(": ")[::2]
+                raise BadSetting(f"setting {field}: {reason}" if reason else f"settings: {field}") from error
+            except RuntimeError as error:
+                if "reach API" not in str(error):
+                    raise
+                raise PassingFault(f"the Prefect server at {os.environ.get('PREFECT_API_URL', 'its address')} can't be reached") from error
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
     else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -42,7 +43,7 @@ from tasks.transcribe import transcribe
 from tasks.translate import translate
 
 SHORTER_AT_MOST = 2  # times a line that doesn't fit is said shorter
-REPLAYS = 3  # times the story is told when something in the store turns out damaged
+REPLAYS = 3  # times the same blob may turn out damaged before the store is given up
 
 
 class Engines(NamedTuple):
@@ -102,13 +103,15 @@ def dub_video(
             found = _find(source, scratch, media.Limits(max_megabytes, max_hours))
             stem = sources.file_stem(found.name)
             folder = Path(output).expanduser() if output else _beside(source, stem, target_language)
-            for replay in range(REPLAYS):
+            damaged: Counter[str] = Counter()
+            while True:
                 try:
                     files = deliver(results, _story(results, found, engines, wishes), found.name, stem, folder)
                     break
-                except BlobDamaged:
+                except BlobDamaged as blob:
                     # It was taken out of the store: the stage that made it misses now and makes it again, the others are cached.
-                    if replay == REPLAYS - 1:
+                    damaged[blob.sha256] += 1
+                    if damaged[blob.sha256] == REPLAYS:
                         raise
     finally:
         engines.close()

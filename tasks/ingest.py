@@ -6,6 +6,7 @@ from pathlib import Path
 
 from blocks.store import Store
 from dubbing import media
+from dubbing.errors import BadInput
 from dubbing.lesson import Lesson
 from tasks.stage import stage
 
@@ -21,8 +22,12 @@ def ingest(store: Store, sha256: str, path: str, name: str) -> Lesson:
     """
     facts = media.probe(Path(path), name)
     extent = media.measured_extent(Path(path), facts, name)
+    kind = f"video/{facts.container.partition(',')[0]}" if facts.picture else "audio"
+    kept = store.put_copy(Path(path), kind)
+    if kept.sha256 != sha256:
+        raise BadInput(f"{name}: the file changed while it was read: try again when it is complete")
     return Lesson(
-        media=store.put_copy(Path(path), f"video/{facts.container.partition(',')[0]}" if facts.picture else "audio"),
+        media=kept,
         container=facts.container,
         duration=round(extent.end, 6),
         picture=facts.picture,

@@ -155,7 +155,7 @@ def test_no_answer_is_too_hostile(answer: str) -> None:
         ("Red.", "Красный свет поворачивает меньше, чем фиолетовый, потому что " * 2, "it is too short (4 characters for 122)"),
         ("Red light turns less.", "Красный свет поворачивает меньше.", None),
         ("Red.", "Красный.", None),
-        ("Ньютон (Newton) wrote Opticks, a book about light.", "Ньютон написал книгу о свете.", None),
+        ("Ньютон (Newton) wrote Opticks, a book about light.", "Ньютон написал книгу о свете.", "it has letters of Russian in it"),
         ("E = mc²", "E = mc²", None),
     ],
 )

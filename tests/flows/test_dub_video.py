@@ -221,3 +221,12 @@ def test_limits_are_settings(sample: Path) -> None:
 
     with pytest.raises(SourceTooLarge, match=r"lesson_ru\.mp4: 2 MB, and the limit is 1 MB"):
         media.check_size(sample.stat().st_size, sample.name, limits)
+
+
+def test_a_store_in_which_every_blob_is_damaged_is_healed(first: Dubbed, work: Path, sample: Path) -> None:
+    for blob in (work / "store" / "blobs").glob("*/*"):
+        content = bytearray(blob.read_bytes())
+        content[len(content) // 2] ^= 1
+        blob.write_bytes(content)
+    again = dub(sample, work / "all healed", work / "store")
+    assert again.file("video").read_bytes() == first.file("video").read_bytes()
