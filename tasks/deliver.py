@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from blocks.store import Store
 from dubbing import report
@@ -66,32 +67,24 @@ def deliver(store: Store, made: Made, name: str, stem: str, folder: Path) -> dic
         for what, artifact in artifacts.items():
             _copy(store.path_of(artifact), folder / names[what])
         for what, text in texts.items():
-            _write(text.encode(), folder / names[what])
+            _write(io.BytesIO(text.encode()), folder / names[what])
     except OSError as error:
         raise BadSetting(f"output folder {folder}: {error.strerror or error}") from error
     return names
 
 
 def _copy(path: Path, target: Path) -> None:
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
-    try:
-        with os.fdopen(handle, "wb") as copy, path.open("rb") as original:
-            shutil.copyfileobj(original, copy, 1 << 20)
-        _into_place(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with path.open("rb") as original:
+        _write(original, target)
 
 
-def _write(content: bytes, target: Path) -> None:
+def _write(content: IO[bytes], target: Path) -> None:
+    """Write beside the target, then move into its place: whoever looks sees the old file or the new one."""
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        _into_place(temporary, target)
+            shutil.copyfileobj(content, file, 1 << 20)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-def _into_place(temporary: str, target: Path) -> None:
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, target)
