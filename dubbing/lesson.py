@@ -126,6 +126,9 @@ class TranslatedLine(Noun):
     said_with: str | None = None
     flags: tuple[str, ...] = ()
     attempts: int = 1
+    voice: str | None = None  # a person's choice for this line; None: the run's voice
+    say: dict[str, str] = {}  # how words are pronounced, respelt: what the voice is given instead of the word
+    edited: bool = False  # a person has changed it: its words stand, whatever they cost in time
 
 
 class Translation(Noun):
@@ -170,6 +173,8 @@ class PlacedLine(Noun):
     clip: Artifact | None  # None: nothing is said
     said_with: str | None = None  # the line whose words say this one too
     flags: tuple[str, ...] = ()
+    say: dict[str, str] = {}
+    edited: bool = False
 
     @property
     def drift(self) -> float:
