@@ -6,6 +6,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
 
 # Before Prefect is imported: its database and profiles in a folder of this session's own, and no calls home.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="coursedub-prefect-")
@@ -15,6 +17,11 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 import pytest
+
+if TYPE_CHECKING:
+    from prefect_aws import AwsCredentials
+
+    from tests.seaweed import Seaweed
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,3 +56,29 @@ def lecture() -> Path:
     if not path.exists():
         pytest.skip("the real lecture is not lent with this checkout")
     return path
+
+
+class Bucket(NamedTuple):
+    """A place of a test's own in a bucket, and an account for it."""
+
+    address: str  # s3://bucket/prefix
+    credentials: AwsCredentials
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[Seaweed]:
+    """A real S3 server, one for each test process."""
+    from tests.seaweed import program, seaweed
+
+    if program() is None:
+        pytest.skip("the program weed is not installed: `make setup` does it")
+    with seaweed() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(seaweed: Seaweed) -> Bucket:
+    """A new bucket on it."""
+    name = f"bucket-{uuid4().hex[:12]}"
+    seaweed.make_bucket(name)
+    return Bucket(f"s3://{name}/prefix", seaweed.credentials())
