@@ -1,12 +1,17 @@
 """`timeline.json` and `report.json`: what was done to every line and to the whole, for machines; the page shows the same to people.
 
 Nothing in them depends on when or where they were written: the same lesson gives the same bytes.
+
+A reviewer may change some fields of `timeline.json`. The checksums in it tell what a person changed without any other record of what was
+delivered; `dubbing.edits` reads the changes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +19,101 @@ if TYPE_CHECKING:
     import pandas
 
 from dubbing.lesson import Inspection, Lesson, LineChecks, PlacedLine, Render, Timeline
+from dubbing.subtitles import clean
+
+EDITABLE = ("source_text", "translation", "voice", "say")  # fields of a line that a reviewer may change
+
+_SHOWN = ("source_text", "translation")  # fields that are captions too
+_DIGEST = 6  # hex digits of a checksum's parts: enough to tell a change, which nobody makes in order to hide it
+_PARTS = len(EDITABLE) + len(_SHOWN)
+
+# What captions write for signs that would be markup there (`dubbing.subtitles`), and the signs.
+TWINS = {"＜": "<", "＞": ">", "｛": "{", "｝": "}", "＼": "\\", "＆": "&", "：": ":"}
+_PLAIN = {ord(twin): sign for twin, sign in TWINS.items()}
 
 
-def timeline_document(name: str, timeline: Timeline, checks: tuple[LineChecks, ...] = ()) -> dict[str, Any]:
-    """Every line: texts, times, how it was made, what was measured, what to look at."""
+def timeline_document(name: str, timeline: Timeline, checks: tuple[LineChecks, ...] = (), lesson_sha256: str = "") -> dict[str, Any]:
+    """Every line: texts, times, how it was made, what was measured, what to look at.
+
+    Args:
+        lesson_sha256: of the recording; "" when it doesn't matter.
+    """
     checks_of = {check.id: check for check in checks}
-    return {
+    document = {
         "lesson": name,
+        "lesson_sha256": lesson_sha256,
         "source_language": timeline.source_language,
         "target_language": timeline.target_language,
         "duration": round(timeline.duration, 3),
         "lines": [_line(line, checks_of.get(line.id)) for line in timeline.lines],
     }
+    return document | {"checksum": lines_checksum(document)}
+
+
+def line_checksum(line: Mapping[str, Any]) -> str:
+    """Of a line of the document, as `editable-rest`.
+
+    The first part has a digest of each editable field, then digests of the texts as captions show them; the second part is one digest of
+    all other fields.
+    """
+    rest = {field: value for field, value in line.items() if field not in (*EDITABLE, "checksum")}
+    shown = [field_digest(in_captions(line[field])) for field in _SHOWN]
+    return "".join([*(field_digest(line[field]) for field in EDITABLE), *shown, "-", field_digest(rest)])
+
+
+def changed_fields(line: Mapping[str, Any]) -> list[str]:
+    """The editable fields that are no longer what they were when the line was written; "" among them stands for any other field.
+
+    The line must have its editable fields and a checksum.
+    """
+    written, found = str(line["checksum"]), line_checksum(line)
+    changed = [field for at, field in enumerate(EDITABLE) if _part(written, at) != _part(found, at)]
+    rest = _PARTS * _DIGEST
+    return changed if written[rest:] == found[rest:] else [*changed, ""]
+
+
+def written_captions(line: Mapping[str, Any], field: str) -> str:
+    """The digest of `in_captions` of one of the line's texts as it was when the line was written."""
+    return _part(str(line["checksum"]), len(EDITABLE) + _SHOWN.index(field))
+
+
+def _part(checksum: str, at: int) -> str:
+    return checksum[at * _DIGEST : (at + 1) * _DIGEST]
+
+
+def in_captions(text: str) -> str:
+    """What can be compared of a text that has been through captions: no white space, nothing unseen, plain signs for their twins."""
+    shown = clean(text).translate(_PLAIN)
+    return "".join(char for char in shown if unicodedata.category(char)[0] not in "CZ")
+
+
+def lines_checksum(document: Mapping[str, Any]) -> str:
+    """Of which lines there are, in their order, and of what they are lines."""
+    return field_digest(
+        [document[field] for field in ("lesson_sha256", "source_language", "target_language")] + [line["id"] for line in document["lines"]]
+    )
+
+
+def field_digest(value: Any) -> str:
+    """Of a JSON value, however it is laid out: 1.0 and 1 are one number, fields have no order."""
+    return hashlib.sha256(json.dumps(_plain_numbers(_finite(value)), sort_keys=True).encode()).hexdigest()[:_DIGEST]
+
+
+def _plain_numbers(value: Any) -> Any:
+    match value:
+        case bool():
+            return value
+        case int() | float():
+            return float(value) + 0.0  # some editors write 1 for 1.0, and 0 for -0.0
+        case dict():
+            return {key: _plain_numbers(item) for key, item in value.items()}
+        case list():
+            return [_plain_numbers(item) for item in value]
+    return value
 
 
 def _line(line: PlacedLine, check: LineChecks | None) -> dict[str, Any]:
-    return {
+    entry = {
         "id": line.id,
         "speaker": line.speaker,
         "source_text": line.source_text,
@@ -53,14 +137,19 @@ def _line(line: PlacedLine, check: LineChecks | None) -> dict[str, Any]:
             "reading_speed": check.reading_speed,
         },
         "flags": [*line.flags, *(check.flags if check else ())],
+        "say": dict(line.say),
+        "edited": line.edited,
     }
+    return entry | {"checksum": line_checksum(entry)}
 
 
 def lines_table(document: dict[str, Any]) -> pandas.DataFrame:
     """The timeline document's lines as a table, a row a line, for a spreadsheet or a Prefect artifact."""
     import pandas
 
-    table = pandas.json_normalize(document["lines"])
+    # Pronunciations would be a column a word, checksums are for machines.
+    lines = [{field: value for field, value in line.items() if field not in ("say", "checksum")} for line in document["lines"]]
+    table = pandas.json_normalize(lines)
     table.columns = [column.removeprefix("checks.") for column in table.columns]
     table = table.drop(columns="checks", errors="ignore")
     table["flags"] = table["flags"].map("; ".join)
