@@ -13,7 +13,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +21,7 @@ from dubbing.errors import StoreFailed
 
 AT_ONCE = 16  # small requests to a bucket that run beside each other
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EROFS, errno.EIO, errno.ELOOP}
 
 Value = TypeVar("Value")
 Argument = TypeVar("Argument")
@@ -168,8 +169,11 @@ class LocalFiles(Files):
                     progress(len(block))
 
     def remove(self, name: str) -> None:
+        path = self.path(name)
         with self.errors():
-            self.path(name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()  # an empty folder holds nothing
 
     def found(self, prefix: str) -> Iterator[Found]:
         for folder, _, names in os.walk(self.path(prefix)):
@@ -189,10 +193,16 @@ class LocalFiles(Files):
         return Path(name)
 
     def _into_place(self, path: Path, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(path, target)
+        while True:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.replace(path, target)
+                return
+            except FileNotFoundError:  # someone removed the folder's last file, and the folder with it
+                if not path.exists():
+                    raise
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -202,7 +212,7 @@ class LocalFiles(Files):
         except OSError as error:
             if error.errno in _FULL_DISK:
                 raise StoreFailed(f"store {self.where}: no space left on the disk") from error
-            if isinstance(error, PermissionError | NotADirectoryError | FileExistsError) or error.errno in (errno.EROFS, errno.EIO):
+            if error.errno in _UNUSABLE:
                 raise StoreFailed(f"store {self.where}: can't be used ({error.strerror})") from error
             raise
 

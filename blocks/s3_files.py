@@ -114,7 +114,8 @@ class S3Files(RemoteFiles):
 
         async def attempt(client: Any) -> bytes:
             reply = await client.get_object(Bucket=self.bucket, Key=key)
-            content: bytes = await reply["Body"].read()
+            async with reply["Body"] as body:
+                content: bytes = await body.read()
             if len(content) != reply.get("ContentLength", len(content)):
                 raise _Cut
             return content
@@ -341,6 +342,7 @@ class S3Files(RemoteFiles):
     async def _client(self) -> Any:
         process = os.getpid()
         if process not in self._systems:
+            asyncio.get_running_loop().set_exception_handler(_log_unless_unclosed)
             self._systems.setdefault(process, await asyncio.to_thread(self._connections))  # assuming a role takes a request
         return await self._systems[process].set_session()
 
@@ -453,6 +455,8 @@ def _passing(where: str, error: Exception) -> str:
             return "no credentials could be fetched"
         case HTTPClientError() | aiohttp.ClientError() | ConnectionError() | _Cut():
             return "the connection was cut"
+        case RecursionError():  # botocore asks again and again which region that is
+            raise StoreFailed(f"store {where}: the bucket is in another region") from error
         case ResponseParserError():
             return "an answer that isn't S3's"
         case BotoCoreError():
@@ -481,6 +485,12 @@ def _passing_answer(where: str, error: ClientError) -> str:
 
 def _is_missing(error: Exception) -> bool:
     return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in ("NoSuchKey", "NotFound", "404")
+
+
+def _log_unless_unclosed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """As usual, but without a word on connections that a fault has ended: they are closed when they are forgotten."""
+    if not str(context.get("message")).startswith("Unclosed"):
+        loop.default_exception_handler(context)
 
 
 def _configured_endpoint(profile: str | None) -> str | None:

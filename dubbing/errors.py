@@ -12,6 +12,8 @@ A bug is any other exception.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class CoursedubError(Exception):
     """A failure with a one-line message for a person and an exit code for a script."""
@@ -120,10 +122,11 @@ class WeightsRefused(EngineRefused):
 
 
 class BlobDamaged(CoursedubError):
-    """A stored blob is missing or is not what its digest says. The flow computes it again; a person sees this only if that fails too."""
+    """Stored blobs are missing or not what their digests say. The flow computes them again; a person sees this only if that fails too."""
 
     exit_code = 50
 
-    def __init__(self, sha256: str, why: str) -> None:
-        super().__init__(f"stored blob {sha256[:12]} {why}")
-        self.sha256 = sha256
+    def __init__(self, sha256s: Iterable[str], why: str) -> None:
+        self.sha256s = tuple(sha256s)
+        more = f" and {len(self.sha256s) - 1} more" if len(self.sha256s) > 1 else ""
+        super().__init__(f"stored blob {self.sha256s[0][:12]}{more} {why}")

@@ -18,10 +18,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from dubbing.lesson import Artifact, Noun
+
+LONGEST_SHOWN = 300  # characters of a text that a description holds as it is
 
 
 @runtime_checkable
@@ -43,6 +45,28 @@ def digest(*values: Any) -> str:
     # Not as ASCII: JSON escapes write two lone surrogates and the character they would make up alike.
     text = json.dumps(canonical(values), ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def described(value: Any) -> dict[str, Any]:
+    """The value as a few plain words, by which two keys can be compared: an engine by each of its settings, weights and packages, text and
+    numbers as they are, everything else by a digest.
+
+    >>> described("en"), described((1, 2))
+    ({'': 'en'}, {'': '#48447d6d9b1c'})
+    """
+    if isinstance(value, Fingerprinted):
+        return dict(_leaves("", value.fingerprint()))
+    if value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= LONGEST_SHOWN):
+        return {"": value}
+    return {"": f"#{digest(value)[:12]}"}
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for part in value:
+            yield from _leaves(f"{name}.{part}" if name else str(part), value[part])
+    else:
+        yield name, value
 
 
 def canonical(value: Any) -> list[Any]:

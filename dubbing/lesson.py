@@ -38,6 +38,7 @@ class Source(Noun):
     name: str  # what a person calls it: the file's name without folder
     sha256: str
     size: int  # bytes
+    duration: float  # seconds, as the container says
 
 
 class Picture(Noun):

@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dubbing import sources, weights
@@ -19,7 +20,7 @@ _EXIT_CODES = """\
 exit codes:
   0 done   2 wrong usage   10 bad input   11 source not found   12 empty or 0 seconds   13 not a media file   14 cut off   15 too large
   16 too long   17 no sound   18 silent   19 no speech   20 language not supported   21 bad setting   30 a fault that may pass
-  31 download failed   32 weights can't be fetched   33 store can't be written   40 engine refused   41 weights are not the pinned ones
+  31 download failed   32 weights can't be fetched   33 store can't be used   40 engine refused   41 weights are not the pinned ones
   50 store damaged   130 interrupted   1 anything else, a bug
 """
 
@@ -52,29 +53,81 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    dub.add_argument("source", help="path or http(s) address of the lesson")
-    dub.add_argument("--to", metavar="LANGUAGE", default="en", help="BCP 47 tag of the language to dub into (default: en)")
-    dub.add_argument("--from", dest="source_language", metavar="LANGUAGE", help="language of the lesson (default: detected)")
-    dub.add_argument("--voice", help="voice to speak with (default: one of the lecturer's register); `coursedub voices` lists them")
-    dub.add_argument(
-        "--translator",
-        choices=["llama", "whisper"],
-        default="llama",
-        help="llama: a small language model, 1.1 GB (default); whisper: into English only, no further weights, rougher",
-    )
-    dub.add_argument("--captions", choices=["sentences", "words"], default="sentences", help="English captions by sentence or by word")
-    dub.add_argument(
-        "--loudness", type=loudness, metavar="LUFS", default=None, help="loudness of the new track, or 'source' (default: -16)"
-    )
-    dub.add_argument("--ducking", type=float, metavar="DB", help="how far the background goes down under speech (default: 6)")
-    dub.add_argument("--seed", type=int, help="for voices that read differently each time (default: 0)")
-    dub.add_argument("--output", metavar="DIR", help="folder for the result (default: NAME.LANGUAGE beside the lesson)")
-    dub.add_argument("--store", metavar="DIR", help="where results are kept (default: COURSEDUB_STORE, else in the user's cache)")
-    dub.add_argument("--max-megabytes", type=float, metavar="MB", help="largest lesson that is taken (default: 500)")
-    dub.add_argument("--max-hours", type=float, metavar="H", help="longest lesson that is taken (default: 6)")
-    dub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    _add_lesson_options(dub)
     dub.add_argument("--quiet", action="store_true", help="no progress, even on a terminal")
     dub.set_defaults(run=_dub)
+
+    plan = verbs.add_parser(
+        "plan",
+        help="say what dubbing a lesson would do, why, and what it would take",
+        description="What `coursedub dub` with the same options would do: every stage and line, cached or to compute, and why. Computes "
+        "and writes nothing.",
+    )
+    _add_lesson_options(plan)
+    plan.add_argument(
+        "--cost-per-hour",
+        type=float,
+        metavar="PRICE",
+        default=os.environ.get("COURSEDUB_COST_PER_HOUR"),
+        help="what the machine costs an hour (default: COURSEDUB_COST_PER_HOUR)",
+    )
+    plan.add_argument("--lines", action="store_true", help="each line too")
+    plan.set_defaults(run=_plan)
+
+    edit = verbs.add_parser(
+        "edit",
+        help="change a line of a dubbed lesson, or list its lines",
+        description="Change a line of a lesson that was dubbed before; `coursedub dub` then makes only what follows from it. "
+        "Without a change: list lines and edits. The same can be done in the lesson's folder, in timeline.json or the subtitles.",
+    )
+    edit.add_argument("lesson", help="path of the recording, or of the folder that it was dubbed into")
+    edit.add_argument("--to", metavar="LANGUAGE", default="en", help="language that it was dubbed into (default: en; a folder knows)")
+    edit.add_argument("--line", metavar="ID", default="", help="the line, by its id in timeline.json; without it --say is for all lines")
+    edit.add_argument("--text", help='new translation; "" says nothing')
+    edit.add_argument("--source-text", dest="new_source_text", metavar="TEXT", help="what was really said: the line is translated again")
+    edit.add_argument("--voice", help='voice of this line; "" for the lesson\'s again')
+    silence = edit.add_mutually_exclusive_group()
+    silence.add_argument("--silent", action="store_true", default=None, help="say and show nothing here")
+    silence.add_argument("--speak", dest="silent", action="store_false", help="undo --silent")
+    edit.add_argument(
+        "--say", action="append", metavar="WORD=RESPELLING", help='how a word is spoken: "GHz=gigahertz"; WORD= takes it back; repeatable'
+    )
+    edit.add_argument("--merge", type=int, nargs="?", const=1, metavar="N", help="join the line with the next one, or the next N")
+    edit.add_argument("--split", metavar="TEXTS", help='divide the line; its translations with "||" between: "One. || Two."')
+    edit.add_argument("--undo", metavar="WHAT", nargs="?", const="last", help="take back the last edit, or: all, an edit's id, a line's id")
+    edit.add_argument("--store", metavar="STORE", help=_STORE_HELP)
+    edit.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    edit.set_defaults(run=_edit)
+
+    clean = verbs.add_parser(
+        "clean",
+        help="remove what nobody has used for a while",
+        description="Remove from a store what no run has used for a while. What a lesson in use refers to stays; all that goes can "
+        "be computed again. Edits stay, unless their lesson goes with --with-edits.",
+    )
+    clean.add_argument("--store", metavar="STORE", help=_STORE_HELP)
+    clean.add_argument("--audio-days", type=_days, metavar="DAYS", default=7.0, help="age of sounds that go (default: 7)")
+    clean.add_argument("--video-days", type=_days, metavar="DAYS", default=30.0, help="age of videos that go (default: 30)")
+    clean.add_argument("--other-days", type=_days, metavar="DAYS", default=30.0, help="age of all else that goes (default: 30)")
+    clean.add_argument("--megabytes", type=_days, metavar="MB", help="come down to this size; what is unused for longest goes first")
+    clean.add_argument(
+        "--lesson", action="append", metavar="LESSON", help="all of this lesson and nothing else: recording, folder or SHA-256; repeatable"
+    )
+    clean.add_argument("--with-edits", action="store_true", help="with --lesson: the reviewers' edits too")
+    clean.add_argument("--keep", action="append", metavar="LESSON", help="nothing of this lesson; repeatable")
+    clean.add_argument("--dry-run", action="store_true", help="only say what would go, and how much")
+    clean.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    clean.set_defaults(run=_clean)
+
+    copy = verbs.add_parser(
+        "copy",
+        help="copy one store into another",
+        description="Copy a store into another: a folder, s3://bucket/prefix or a saved block, either way. What is there already stays.",
+    )
+    copy.add_argument("origin", help="a folder, s3://bucket/prefix or a saved block")
+    copy.add_argument("target", help="likewise")
+    copy.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    copy.set_defaults(run=_copy)
 
     voices = verbs.add_parser("voices", help="list the voices of a language")
     voices.add_argument("language", nargs="?", default="en")
@@ -88,45 +141,78 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
+    """What shapes a dubbed lesson: the same for doing it and for planning it."""
+    verb.add_argument("source", help="path or http(s) address of the lesson")
+    verb.add_argument("--to", dest="target_language", metavar="LANGUAGE", help="BCP 47 tag of the language to dub into (default: en)")
+    verb.add_argument("--from", dest="source_language", metavar="LANGUAGE", help="language of the lesson (default: detected)")
+    verb.add_argument("--voice", help="voice to speak with (default: one of the lecturer's register); `coursedub voices` lists them")
+    verb.add_argument(
+        "--translator",
+        choices=["llama", "whisper"],
+        help="llama: a small language model, 1.1 GB (default); whisper: into English only, no further weights, rougher",
+    )
+    verb.add_argument("--captions", choices=["sentences", "words"], help="English captions by sentence (default) or by word")
+    verb.add_argument("--loudness", type=loudness, metavar="LUFS", help="loudness of the new track, or 'source' (default: -16)")
+    verb.add_argument("--ducking", type=float, metavar="DB", help="how far the background goes down under speech (default: 6)")
+    verb.add_argument("--seed", type=int, help="for voices that read differently each time (default: 0)")
+    verb.add_argument("--output", metavar="DIR", help="folder for the result (default: NAME.LANGUAGE beside the lesson)")
+    verb.add_argument("--store", metavar="STORE", help=_STORE_HELP)
+    verb.add_argument("--max-megabytes", type=float, metavar="MB", help="largest lesson that is taken (default: 500)")
+    verb.add_argument("--max-hours", type=float, metavar="H", help="longest lesson that is taken (default: 6)")
+    verb.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+
+_STORE_HELP = "where results are kept: a folder, s3://bucket/prefix, or a saved block (default: COURSEDUB_STORE, else in the user's cache)"
+_LESSON_OPTIONS = (
+    *("source", "target_language", "source_language", "voice", "translator", "captions", "loudness", "ducking", "seed"),
+    *("output", "store", "max_megabytes", "max_hours"),
+)
+
+
 def loudness(text: str) -> float | str:
     return text if text == "source" else float(text)
 
 
-def _dub(options: argparse.Namespace) -> int:
+def _days(text: str) -> float:
+    number = float(text)
+    if not number >= 0:
+        raise ValueError
+    return number
+
+
+def _lesson_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given, as the flow takes it."""
     if not sources.is_address(options.source):
         sources.local_path(options.source)  # refuses a name that no server could be told
+    return {name: value for name in _LESSON_OPTIONS if (value := getattr(options, name)) is not None}
 
-    wishes: dict[str, Any] = {
-        "source": options.source,
-        "target_language": options.to,
-        "source_language": options.source_language,
-        "voice": options.voice,
-        "translator": options.translator,
-        "captions": options.captions,
-        "loudness": options.loudness,
-        "ducking": options.ducking,
-        "seed": options.seed,
-        "output": options.output,
-        "store": options.store,
-        "max_megabytes": options.max_megabytes,
-        "max_hours": options.max_hours,
-    }
+
+@contextmanager
+def _settings_checked() -> Iterator[None]:
+    """What Prefect says of a parameter, as one line."""
+    from prefect.exceptions import ParameterTypeError
+
+    try:
+        yield
+    except ParameterTypeError as error:
+        field, reason = str(error).splitlines()[-1].strip(" -").partition(": ")[::2]
+        raise BadSetting(f"setting {field}: {reason}" if reason else f"settings: {field}") from error
+
+
+def _dub(options: argparse.Namespace) -> int:
+    wishes = _lesson_options(options)
     from flows.own_server import server
 
     with server() as prefect_server:
-        from prefect.exceptions import ParameterTypeError
-
         from flows.dub_video import dub_video
         from flows.terminal import Progress
-        from tasks.stage import watched_by
+        from tasks.progress import watched_by
 
         prefect_server.ready()
-        with Progress(show=sys.stderr.isatty() and not options.quiet) as progress, watched_by(progress):
+        with Progress(show=sys.stderr.isatty() and not options.quiet) as progress, watched_by(progress), _settings_checked():
             try:
-                result = dub_video(**{name: value for name, value in wishes.items() if value is not None})
-            except ParameterTypeError as error:
-                field, reason = str(error).splitlines()[-1].strip(" -").partition(": ")[::2]
-                raise BadSetting(f"setting {field}: {reason}" if reason else f"settings: {field}") from error
+                result = dub_video(**wishes)
             except RuntimeError as error:
                 if "reach API" not in str(error):
                     raise
@@ -137,8 +223,109 @@ def _dub(options: argparse.Namespace) -> int:
         page = os.path.join(result["output_dir"], result["files"]["page"])
         computed = sum(stage["state"] == "computed" for stage in result["stages"])
         print(f"Dubbed in {result['seconds']:.0f} s: {computed} stages computed, {len(result['stages']) - computed} cached.")
+        for edit in result["edits"]:
+            if edit["became"] != "applied":
+                print(f"Edit {edit['edit']}: {edit['became']}. {edit['reason'] or 'It said: ' + edit['was']}")
         print(f"Watch:  {os.path.join(result['output_dir'], result['files']['video'])}")
         print(f"Review: {page}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    wishes = _lesson_options(options)
+    from flows.plan_lesson import plan_lesson
+
+    with _settings_checked():
+        plan = plan_lesson(cost_per_hour=options.cost_per_hour, **wishes)
+    if options.json:
+        print(json.dumps(plan, ensure_ascii=False))
+    else:
+        from flows.terminal import show_plan
+
+        show_plan(plan, lines=options.lines)
+    return 0
+
+
+def _edit(options: argparse.Namespace) -> int:
+    changes: dict[str, Any] = {
+        name: value for name in ("text", "new_source_text", "voice", "silent", "merge") if (value := getattr(options, name)) is not None
+    }
+    if options.split is not None:
+        changes["split"] = tuple(part.strip() for part in options.split.split("||"))
+    if options.say:
+        pairs = [pair.partition("=") for pair in options.say]
+        if not all(equals for _, equals, _ in pairs):
+            raise BadSetting('--say: give it as "WORD=RESPELLING"')
+        changes["say"] = {word.strip(): respelling.strip() for word, _, respelling in pairs}
+    if changes and options.undo:
+        raise BadSetting("--undo: takes edits back and can't make one at once")
+    from flows.edit_lesson import edit_lesson
+
+    result = edit_lesson(options.lesson, options.to, options.store, options.line, options.undo, **changes)
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+        return 0
+    if changes or options.undo:
+        print(f"Kept: {len(result['edits'])} edits. `coursedub dub` makes what follows from them.")
+        return 0
+    from flows.terminal import show_lines
+
+    show_lines(result)
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from blocks.store import open_store
+    from flows.clean_store import cleaned
+    from tasks.clean import Policy
+
+    if options.with_edits and not options.lesson:
+        raise BadSetting("--with-edits: only together with --lesson")
+    policy = Policy(
+        audio_days=options.audio_days,
+        video_days=options.video_days,
+        other_days=options.other_days,
+        size=None if options.megabytes is None else round(options.megabytes * 1e6),
+        lessons=frozenset(_lesson_digest(lesson) for lesson in options.lesson or ()),
+        with_edits=options.with_edits,
+        keep=frozenset(_lesson_digest(lesson) for lesson in options.keep or ()),
+    )
+    result = cleaned(open_store(options.store), policy, options.dry_run)
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+        return 0
+    for row in result["removed"]:
+        print(f"{row['files']:7} {row['kind']:9} {row['bytes'] / 1e6:10.1f} MB  {row['why']}")
+    verb = "would go from" if options.dry_run else "removed from"
+    print(f"{result['files']} files, {result['bytes'] / 1e6:.1f} MB {verb} {result['store']}")
+    return 0
+
+
+def _lesson_digest(lesson: str) -> str:
+    """SHA-256 of a recording that is named by path, by the folder it was dubbed into, or by its SHA-256."""
+    if len(lesson) == 64 and set(lesson) <= set("0123456789abcdef"):
+        return lesson
+    from flows.edit_lesson import recording_of
+
+    return recording_of(lesson)[0]
+
+
+def _copy(options: argparse.Namespace) -> int:
+    from blocks.copying import copy_store
+    from blocks.store import open_store
+    from flows.terminal import download_bar
+
+    origin, target = open_store(options.origin), open_store(options.target)
+    with download_bar(f"{origin.where} to {target.where}", show=sys.stderr.isatty()) as progress:
+        copied = copy_store(origin, target, progress)
+    for name in copied.damaged:
+        print(f"coursedub: {name}: damaged, left out", file=sys.stderr)
+    for name in copied.kept:
+        print(f"coursedub: {name}: another version is in {target.where} and stays", file=sys.stderr)
+    if options.json:
+        print(json.dumps(copied._asdict()))
+    else:
+        print(f"{copied.files} files copied ({copied.bytes / 1e6:.1f} MB), {copied.skipped} were there.")
     return 0
 
 

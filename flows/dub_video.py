@@ -2,9 +2,11 @@
 
 The story, stage by stage: take the recording into the store; take its sound; take the voice apart from the background while the words are
 recognised; translate them line by line; speak each line; place all lines on the timeline (a line that is too long for its place is said
-shorter, twice at most); mix them over the background; write the subtitles; put picture, tracks and subtitles together; measure the result.
+shorter, twice at most); lay what a reviewer changed over all that; mix the lines over the background; write the subtitles; put picture,
+tracks and subtitles together; measure the result.
 
 Every stage is computed once for the same inputs: running the flow again does only what changed, after a crash only what was not finished.
+The same story, told without working, is the plan (`flows/plan_lesson.py`).
 """
 
 from __future__ import annotations
@@ -20,23 +22,29 @@ from pydantic import Field
 
 from blocks.separation import SEPARATORS, Separator
 from blocks.speech import SPEECH_ENGINES, SpeechEngine
-from blocks.store import Store, file_digest
+from blocks.store import Store, file_digest, open_store
 from blocks.transcription import RECOGNISERS, Recogniser
 from blocks.translation import TRANSLATORS, Translator
 from dubbing import media, mixing, placement, sources
+from dubbing.edits import Revision
 from dubbing.errors import BadSetting, BlobDamaged, UnsupportedLanguage
 from dubbing.languages import base_language, is_tag, name_of
-from dubbing.lesson import Clips, Source, Transcript, Translation
+from dubbing.lesson import Artifact, Clips, Recording, Source, Stems, Timeline, Transcript, Translation
 from tasks.deliver import Made, deliver
 from tasks.extract_audio import extract_audio
 from tasks.fit import fit
+from tasks.history import written_down
 from tasks.ingest import ingest
 from tasks.inspect import inspect
 from tasks.mix import mix
+from tasks.planning import is_known, passes_unknown
+from tasks.progress import StageLog, advance_download, watched_by
 from tasks.render import render
+from tasks.retranslate import retranslate
+from tasks.review import Review, as_rows
 from tasks.separate import separate
 from tasks.shorten import shorten
-from tasks.stage import StageLog, advance_download, watched_by
+from tasks.stage import tell_waiting
 from tasks.subtitles import subtitles
 from tasks.synthesize import synthesize
 from tasks.transcribe import transcribe
@@ -87,66 +95,95 @@ def dub_video(
     ducking: Annotated[float, Field(ge=0, le=60, description="dB the background goes down under speech.")] = mixing.DUCKING,
     seed: Annotated[int, Field(ge=0, description="For engines that read differently each time.")] = 0,
     output: Annotated[str | None, Field(description="Folder for the result; beside the lesson when empty.")] = None,
-    store: Annotated[str | None, Field(description="Folder where results are kept; COURSEDUB_STORE when empty.")] = None,
+    store: Annotated[
+        str | None,
+        Field(description="Where results are kept: a folder, s3://bucket/prefix, or a saved block; COURSEDUB_STORE when empty."),
+    ] = None,
     max_megabytes: Annotated[float, Field(gt=0)] = media.Limits().megabytes,
     max_hours: Annotated[float, Field(gt=0)] = media.Limits().hours,
 ) -> dict[str, Any]:
     """Dub one lesson and write its folder. Returns where it is, what is in it, and what each stage did."""
     started = time.monotonic()
-    engines = Engines(SEPARATORS["spleeter"](), RECOGNISERS["faster-whisper"](), TRANSLATORS[translator](), SPEECH_ENGINES["kokoro"]())
+    engines = engines_for(translator)
     wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed)
-    _check(engines, wishes)
-    results = Store(folder=store or default_store())
+    check(engines, wishes)
+    results = open_store(store)
+    results.while_waiting(tell_waiting)
     log = StageLog()
     try:
         with watched_by(log), results.scratch() as scratch:
-            found = _find(source, scratch, media.Limits(max_megabytes, max_hours))
-            stem = sources.file_stem(found.name)
-            folder = Path(output).expanduser() if output else _beside(source, stem, target_language)
-            damaged: Counter[str] = Counter()
-            while True:
-                try:
-                    files = deliver(results, _story(results, found, engines, wishes), found.name, stem, folder)
-                    break
-                except BlobDamaged as blob:
-                    # It was taken out of the store: the stage that made it misses now and makes it again, the others are cached.
-                    damaged[blob.sha256] += 1
-                    if damaged[blob.sha256] == REPLAYS:
-                        raise
+            found = find(source, scratch, media.Limits(max_megabytes, max_hours))
+            folder = output_folder(output, source, found, target_language)
+            reviewing = Review(results, found.sha256, target_language, folder)
+            with written_down(results, found, target_language, str(folder)):
+                made, files = _made_and_delivered(results, found, engines, wishes, reviewing)
     finally:
+        results.close()
         engines.close()
     return {
-        "output_dir": str(folder.absolute()),
+        "output_dir": str(folder),
         "files": files,
+        "edits": as_rows(made.revision),
         "stages": log.outcomes(),
         "seconds": round(time.monotonic() - started, 2),
     }
 
 
-def _story(store: Store, found: Source, engines: Engines, wishes: Wishes) -> Made:
+def _made_and_delivered(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewing: Review) -> tuple[Made, dict[str, str]]:
+    """Tell the story until nothing that it needs turns out damaged and nobody changes the lesson's folder meanwhile."""
+    damaged: Counter[str] = Counter()
+    while True:
+        try:
+            reviewing.look()
+            made = story(store, found, engines, wishes, reviewing)
+            if reviewing.is_up_to_date():
+                return made, deliver(store, made, found.name, found.sha256, reviewing.folder)
+        except BlobDamaged as blobs:
+            # They count as gone from now on: the stage that made one misses and makes it again, the others are cached.
+            store.distrust(blobs.sha256s)
+            damaged.update(blobs.sha256s)
+            if damaged.most_common(1)[0][1] == REPLAYS:
+                raise
+
+
+def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewing: Review) -> Made:
     """All stages, from the recording to the measured result."""
+    target = wishes.target_language
     lesson = ingest(store, sha256=found.sha256, path=found.path, name=found.name)
     sound = extract_audio(store, lesson=lesson, name=found.name)
 
     separation = separate.submit(store, sound=sound, separator=engines.separator)
     transcript = transcribe(store, sound=sound, recogniser=engines.recogniser, language=wishes.source_language, name=found.name)
-    _check_pair(engines.translator, transcript.language, wishes.target_language)
+    _check_spoken(engines.translator, transcript, target)
     stems = separation.result()
-    voice = wishes.voice or engines.speech.default_voice(wishes.target_language, stems.pitch)
+    voice = _voice(wishes, engines.speech, stems)
 
-    translation = translate(store, transcript=transcript, sound=sound, translator=engines.translator, target=wishes.target_language)
+    heard = sound if engines.translator.listens else None
+    translation = translate(store, transcript=transcript, sound=heard, translator=engines.translator, target=target)
     for tightening in range(SHORTER_AT_MOST + 1):
         clips = synthesize(store, translation=translation, engine=engines.speech, voice=voice, seed=wishes.seed)
         timeline = fit(store, transcript=transcript, translation=translation, clips=clips, duration=lesson.duration)
         budgets = _budgets(transcript, translation, clips, lesson.duration)
-        if not budgets or not engines.translator.shortens or tightening == SHORTER_AT_MOST:
+        if not is_known(budgets) or not budgets or not engines.translator.shortens or tightening == SHORTER_AT_MOST:
             break
         shorter = shorten(store, transcript=transcript, translation=translation, translator=engines.translator, budgets=budgets)
-        if shorter == translation:
+        if is_known(shorter) and shorter == translation:
             break
         translation = shorter
 
-    captions = wishes.captions if base_language(wishes.target_language) == "en" else "sentences"
+    # A reviewer's changes come last, over what the machine settled on: they change those lines and no other.
+    revision = _revised(reviewing, engines.speech, transcript, translation, voice)
+    if is_known(revision) and revision.outcomes:
+        transcript, translation = revision.transcript, revision.translation
+        if revision.to_translate:
+            again = retranslate(
+                store, transcript=transcript, sound=heard, translator=engines.translator, target=target, lines=revision.to_translate
+            )
+            translation = _completed(revision, again)
+        clips = synthesize(store, translation=translation, engine=engines.speech, voice=voice, seed=wishes.seed)
+        timeline = fit(store, transcript=transcript, translation=translation, clips=clips, duration=lesson.duration)
+
+    captions = wishes.captions if base_language(target) == "en" else "sentences"
     captioning = subtitles.submit(
         store,
         transcript=transcript,
@@ -154,28 +191,65 @@ def _story(store: Store, found: Source, engines: Engines, wishes: Wishes) -> Mad
         kind=captions,
         recogniser=engines.recogniser if captions == "words" else None,
     )
-    loudness = mixing.TARGET_LOUDNESS if wishes.loudness == "source" and sound.loudness is None else wishes.loudness
-    target_loudness = sound.loudness if loudness == "source" else loudness
-    mixed = mix(
-        store,
-        stems=stems,
-        voices=[(line.start, line.clip) for line in timeline.lines if line.clip],
-        duration=timeline.duration,
-        loudness=target_loudness,
-        ducking=wishes.ducking,
-    )
+    loudness = _loudness(wishes, sound)
+    mixed = mix(store, stems=stems, voices=_voices(timeline), duration=timeline.duration, loudness=loudness, ducking=wishes.ducking)
     written = captioning.result()
     rendered = render(store, lesson=lesson, mix=mixed, subtitles=written)
-    inspection = inspect(store, rendered=rendered, timeline=timeline, sound=sound, recogniser=engines.recogniser, loudness=target_loudness)
+    inspection = inspect(store, rendered=rendered, timeline=timeline, sound=sound, recogniser=engines.recogniser, loudness=loudness)
     made_by = {
         "separation": engines.separator.engine_name,
         "transcription": engines.recogniser.engine_name,
         "translation": engines.translator.engine_name,
         "speech": f"{engines.speech.engine_name}, voice {voice}",
     }
-    return Made(lesson, timeline, written, rendered, inspection, made_by)
+    return Made(lesson, timeline, written, rendered, inspection, made_by, revision)
 
 
+@passes_unknown
+def _check_spoken(translator: Translator, transcript: Transcript, target: str) -> None:
+    _check_pair(translator, transcript.language, target)
+
+
+@passes_unknown
+def _voice(wishes: Wishes, engine: SpeechEngine, stems: Stems) -> str:
+    return wishes.voice or engine.default_voice(wishes.target_language, stems.pitch)
+
+
+@passes_unknown
+def _loudness(wishes: Wishes, sound: Recording) -> float:
+    """LUFS of the new track."""
+    if wishes.loudness == "source":
+        return mixing.TARGET_LOUDNESS if sound.loudness is None else sound.loudness
+    return wishes.loudness
+
+
+@passes_unknown
+def _voices(timeline: Timeline) -> list[tuple[float, Artifact]]:
+    """Start in seconds and clip of each spoken line."""
+    return [(line.start, line.clip) for line in timeline.lines if line.clip]
+
+
+@passes_unknown
+def _revised(reviewing: Review, speech: SpeechEngine, transcript: Transcript, translation: Translation, voice: str) -> Revision:
+    """What a reviewer made of the lines.
+
+    Raises:
+        BadInput: a change in the lesson's folder can't be read, or a line is to have a voice that there isn't.
+    """
+    revision = reviewing.revised(transcript, translation, voice)
+    for line in revision.translation.lines:
+        if line.voice:
+            speech.check(translation.language, line.voice)
+    return revision
+
+
+@passes_unknown
+def _completed(revision: Revision, again: Translation) -> Translation:
+    """The edited translation with the lines that were translated again."""
+    return revision.completed(again.lines)
+
+
+@passes_unknown
 def _budgets(transcript: Transcript, translation: Translation, clips: Clips, duration: float) -> dict[str, int]:
     """Greatest number of characters for each line whose clip is too long for its place."""
     clip_of = {clip.id: clip for clip in clips.lines}
@@ -185,18 +259,23 @@ def _budgets(transcript: Transcript, translation: Translation, clips: Clips, dur
     return {spoken[position].id: limit for position, limit in limits.items()}
 
 
-def _find(source: str, scratch: Path, limits: media.Limits) -> Source:
+def find(source: str, scratch: Path, limits: media.Limits) -> Source:
     """The recording as a local file that is within the limits: everything that can be refused is refused here, before any work."""
     name = sources.name_of(source)
     local = not sources.is_address(source)
     path = sources.local_path(source) if local else sources.fetch(source, scratch, limits, advance_download)
     media.check_readable(path, name)
     media.check_size(path.stat().st_size, name, limits)
-    media.check_duration(media.probe(path, name).duration, name, limits)
-    return Source(path=str(path.absolute()), name=name, sha256=file_digest(path), size=path.stat().st_size)
+    duration = media.probe(path, name).duration
+    media.check_duration(duration, name, limits)
+    return Source(path=str(path.absolute()), name=name, sha256=file_digest(path), size=path.stat().st_size, duration=duration)
 
 
-def _check(engines: Engines, wishes: Wishes) -> None:
+def engines_for(translator: str) -> Engines:
+    return Engines(SEPARATORS["spleeter"](), RECOGNISERS["faster-whisper"](), TRANSLATORS[translator](), SPEECH_ENGINES["kokoro"]())
+
+
+def check(engines: Engines, wishes: Wishes) -> None:
     """Refuse wishes that can't come true."""
     if wishes.source_language is not None:
         if not is_tag(wishes.source_language):
@@ -216,13 +295,9 @@ def _check_pair(translator: Translator, source: str, target: str) -> None:
         raise UnsupportedLanguage(reason)
 
 
-def _beside(source: str, stem: str, language: str) -> Path:
-    """The default output folder: beside a local lesson, in the working folder for an address."""
+def output_folder(output: str | None, source: str, found: Source, language: str) -> Path:
+    """The lesson's folder: by default beside a local lesson, in the working folder for an address."""
+    if output:
+        return Path(os.path.abspath(Path(output).expanduser()))
     parent = Path.cwd() if sources.is_address(source) else sources.local_path(source).absolute().parent
-    return parent / f"{stem}.{language}"
-
-
-def default_store() -> str:
-    """COURSEDUB_STORE, else a folder in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return os.environ.get("COURSEDUB_STORE") or f"{cache}/coursedub/store"
+    return parent / f"{sources.file_stem(found.name)}.{language}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
 
-from tasks.stage import Event
+from tasks.progress import Event
 
 # Share of a lesson's time that each stage takes on two cores without a GPU (tests/benchmarks/lesson.py): to estimate what is left.
 TIME_SHARES = {
@@ -27,9 +30,13 @@ TIME_SHARES = {
     "inspect": 0.11,
 }
 
+_COLOURS = {"cached": "green", "to compute": "yellow", "unknown": "dim"}
+_WIDE = 200  # characters of a table where nobody's terminal says otherwise
+_OF_AN_EDIT = ("id", "line", "source_text", "start", "end", "made")  # what isn't its change
+
 
 class Progress:
-    """A watcher (`tasks.stage.watched_by`) that draws a line for each stage and one for the whole."""
+    """A watcher (`tasks.progress.watched_by`) that draws a line for each stage and one for the whole."""
 
     def __init__(self, show: bool) -> None:
         self._bars = Bars(
@@ -69,6 +76,8 @@ class Progress:
         line = self._lines[event.stage]
         if event.kind == "started":
             self._bars.reset(line, total=1.0, note="")
+        elif event.kind == "waiting":
+            self._bars.update(line, note="another run computes it: waiting")
         elif event.kind == "advanced":
             self._bars.update(line, completed=event.share)
         elif event.kind == "finished":
@@ -87,3 +96,36 @@ def download_bar(name: str, show: bool) -> Iterator[Callable[[int, int], None]]:
     with Bars(*columns, console=Console(stderr=True), disable=not show) as bars:
         line = bars.add_task(name, total=None)
         yield lambda done, total: bars.update(line, completed=done, total=total)
+
+
+def show_plan(plan: dict[str, Any], lines: bool) -> None:
+    """A plan as a table: what would run, why, and about how long."""
+    table = Table(title=f"{plan['lesson']['name']} into {plan['target_language']}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for column, side in (("stage", "left"), ("state", "left"), ("lines", "right"), ("about", "right"), ("why", "left")):
+        table.add_column(column, justify=side, overflow="fold", no_wrap=column != "why")  # type: ignore[arg-type]
+    for stage in plan["stages"]:
+        count = f"{stage['lines_to_compute']} of {len(stage['lines'])}" if "lines" in stage else ""
+        seconds = "" if stage["state"] == "cached" else "?" if stage["seconds"] is None else f"{stage['seconds']:.0f} s"
+        table.add_row(stage["name"], Text(stage["state"], _COLOURS[stage["state"]]), count, seconds, Text(stage["why"]))
+        for line in stage.get("lines", ()) if lines else ():
+            table.add_row(f"  {line['id']}", Text(line["state"], _COLOURS[line["state"]]), "", "", Text(line["why"]))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    console.print(table)
+    more = " or more: some stages never ran" if plan["seconds_incomplete"] else ""
+    cost = "" if plan["cost"] is None else f", {plan['cost']:.4g} at that price"
+    console.print(f"\nAbout {plan['seconds']:.0f} s{more}{cost}. Nothing was computed.")
+
+
+def show_lines(lesson: dict[str, Any]) -> None:
+    """A lesson's lines and the edits that there are."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("line", "at", "source", "translation"):
+        table.add_column(column, overflow="fold")
+    for line in lesson["lines"]:
+        text = Text(line["text"], "bold" if line["edited"] else "")
+        table.add_row(line["id"], f"{line['start'] // 60:.0f}:{line['start'] % 60:04.1f}", Text(line["source_text"]), text)
+    console.print(table)
+    for edit in lesson["edits"]:
+        changes = {name: edit[name] for name in edit if name not in _OF_AN_EDIT and edit[name] is not None}
+        console.print(Text(f"edit {edit['id']}  line {edit['line'] or '(all)'}  {changes}"))

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from blocks.store import Store
-from dubbing import report
+from dubbing import report, sources
 from dubbing.documents import as_json, report_document, timeline_document
+from dubbing.edits import Revision
 from dubbing.errors import BadSetting
 from dubbing.lesson import Artifact, Inspection, Lesson, Render, Subtitles, Timeline
+from tasks.review import as_rows
 
 _ENDINGS = {"mp4": "mp4", "matroska": "mkv"}
 
@@ -28,10 +30,19 @@ class Made(NamedTuple):
     render: Render
     inspection: Inspection
     engines: Mapping[str, str]
+    revision: Revision
 
 
-def deliver(store: Store, made: Made, name: str, stem: str, folder: Path) -> dict[str, str]:
+def delivered(made: Made) -> list[Artifact]:
+    """The blobs that a lesson's folder is made of."""
+    return [*_files(made, "")[1].values(), *made.inspection.plots.values()]
+
+
+def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> dict[str, str]:
     """Write the lesson's folder. Each file is complete or not there.
+
+    Args:
+        sha256: of the recording.
 
     Returns:
         File names in the folder by what they are.
@@ -40,21 +51,13 @@ def deliver(store: Store, made: Made, name: str, stem: str, folder: Path) -> dic
         BadSetting: the folder can't be written.
         BlobDamaged: something in the store has to be made again.
     """
-    target, source = made.timeline.target_language, made.timeline.source_language
-    names = {"video": f"{stem}.{target}.{_ENDINGS[made.render.container]}"}
-    artifacts: dict[str, Artifact] = {"video": made.render.media}
-    for files in (made.subtitles.target, made.subtitles.source):
-        for kind in ("srt", "vtt", "ass"):
-            names[f"{kind}_{files.language}"] = f"{stem}.{files.language}.{kind}"
-            artifacts[f"{kind}_{files.language}"] = getattr(files, kind)
-    names["original_audio"], artifacts["original_audio"] = f"{stem}.{source}.m4a", made.render.original_sound
-    if made.render.thumbnail:
-        names["thumbnail"], artifacts["thumbnail"] = f"{stem}.jpg", made.render.thumbnail
-    names["table"], artifacts["table"] = "lines.csv", made.inspection.table
+    names, artifacts = _files(made, sources.file_stem(name))
     names |= {"timeline": "timeline.json", "report": "report.json", "page": "index.html"}
 
-    timeline = timeline_document(name, made.timeline, made.inspection.lines)
+    timeline = timeline_document(name, made.timeline, made.inspection.lines, sha256)
     summary = report_document(name, made.lesson, made.timeline, made.inspection, made.render, made.engines)
+    summary["edits"] = as_rows(made.revision)
+    store.fetch([*artifacts.values(), *made.inspection.plots.values()])
     plots = {plot: store.read_bytes(artifact).decode() for plot, artifact in made.inspection.plots.items()}
     shown = names if made.lesson.picture else names | {"audio_only": "yes"}
     texts = {
@@ -71,6 +74,22 @@ def deliver(store: Store, made: Made, name: str, stem: str, folder: Path) -> dic
     except OSError as error:
         raise BadSetting(f"output folder {folder}: {error.strerror or error}") from error
     return names
+
+
+def _files(made: Made, stem: str) -> tuple[dict[str, str], dict[str, Artifact]]:
+    """Names in the folder, and blobs, by what they are."""
+    target, source = made.timeline.target_language, made.timeline.source_language
+    names = {"video": f"{stem}.{target}.{_ENDINGS[made.render.container]}"}
+    artifacts: dict[str, Artifact] = {"video": made.render.media}
+    for files in (made.subtitles.target, made.subtitles.source):
+        for kind in ("srt", "vtt", "ass"):
+            names[f"{kind}_{files.language}"] = f"{stem}.{files.language}.{kind}"
+            artifacts[f"{kind}_{files.language}"] = getattr(files, kind)
+    names["original_audio"], artifacts["original_audio"] = f"{stem}.{source}.m4a", made.render.original_sound
+    if made.render.thumbnail:
+        names["thumbnail"], artifacts["thumbnail"] = f"{stem}.jpg", made.render.thumbnail
+    names["table"], artifacts["table"] = "lines.csv", made.inspection.table
+    return names, artifacts
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -8,12 +8,13 @@ from dubbing.errors import NotMedia, SilentSource
 from dubbing.lesson import Lesson, Recording
 from dubbing.loudness import LoudnessMeter, decibels
 from dubbing.media import FfmpegFailed
-from tasks.stage import advance, stage
+from tasks.progress import advance
+from tasks.stage import stage
 
 SILENCE = -70.0  # dBFS: a recording whose peak is under it is digital silence with dither
 
 
-@stage(version=2, returns=Recording, unkeyed=("name",))
+@stage(version=2, returns=Recording, opens=("lesson",), unkeyed=("name",))
 def extract_audio(store: Store, lesson: Lesson, name: str) -> Recording:
     """Decode the sound, exactly as long as the lesson, starting where the lesson starts.
 

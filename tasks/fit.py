@@ -8,7 +8,8 @@ from blocks.store import Store
 from dubbing import audio, placement
 from dubbing.lesson import Artifact, Clip, Clips, Noun, PlacedLine, Timeline, Transcript, TranslatedLine, Translation, Utterance
 from dubbing.media import SAMPLE_RATE
-from tasks.stage import line_by_line, stage
+from tasks.lines import line_by_line
+from tasks.stage import stage
 
 VERSION = 1
 
@@ -48,7 +49,9 @@ def fit(store: Store, transcript: Transcript, translation: Translation, clips: C
         "fit",
         VERSION,
         [_Wanted(clip_of[line.id], place_of[line.id].rate) for line in spoken],
-        lambda wanted: [wanted.clip.media, wanted.rate],
+        lambda wanted: [wanted.clip.id],
+        {},
+        lambda wanted: {"clip": wanted.clip.media, "rate": wanted.rate},
         stretch,
         _Fitted,
     )
@@ -87,6 +90,8 @@ def _spoken_line(utterance: Utterance, translated: TranslatedLine, clip: Clip, p
         speaker=utterance.speaker,
         clip=fitted.media,
         flags=tuple(flags),
+        say=translated.say,
+        edited=translated.edited,
     )
 
 
@@ -107,4 +112,6 @@ def _silent_line(utterance: Utterance, translated: TranslatedLine, refusal: str 
         clip=None,
         said_with=translated.said_with,
         flags=(*translated.flags, *([f"speech: {refusal}"] if refusal else [])),
+        say=translated.say,
+        edited=translated.edited,
     )

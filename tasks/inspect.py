@@ -6,8 +6,11 @@ from blocks.store import Store
 from blocks.transcription import Recogniser
 from dubbing import audio, inspection, mixing, report, verification
 from dubbing.documents import lines_table, timeline_document
+from dubbing.edits import spoken_text
 from dubbing.lesson import FileChecks, Inspection, LineChecks, Noun, PlacedLine, Recording, Render, Timeline
-from tasks.stage import line_by_line, publish_table, stage
+from tasks.lines import line_by_line
+from tasks.progress import publish_table
+from tasks.stage import stage
 
 VERSION = 1
 
@@ -18,7 +21,7 @@ class _Heard(Noun):
     text: str
 
 
-@stage(version=VERSION, returns=Inspection, per_line=True)
+@stage(version=VERSION, returns=Inspection, opens=("rendered.media", "sound"), per_line=True)
 def inspect(store: Store, rendered: Render, timeline: Timeline, sound: Recording, recogniser: Recogniser, loudness: float) -> Inspection:
     """Transcribe each line again from its final clip, and measure the delivered file.
 
@@ -33,9 +36,19 @@ def inspect(store: Store, rendered: Render, timeline: Timeline, sound: Recording
         return _Heard(text=recogniser.hear(samples, timeline.target_language))
 
     spoken = [line for line in timeline.lines if line.clip]
-    heard = line_by_line(store, "inspect", VERSION, spoken, lambda line: [line.clip, timeline.target_language, recogniser], hear, _Heard)
+    heard = line_by_line(
+        store,
+        "inspect",
+        VERSION,
+        spoken,
+        lambda line: [line.id],
+        {"language": timeline.target_language, "recogniser": recogniser},
+        lambda line: {"clip": line.clip},
+        hear,
+        _Heard,
+    )
     heard_of = {line.id: result.text for line, result in zip(spoken, heard, strict=True)}
-    errors = {line.id: verification.word_errors(line.text, heard_of[line.id], timeline.target_language) for line in spoken}
+    errors = {line.id: _word_errors(line, heard_of[line.id], timeline.target_language) for line in spoken}
     checks = tuple(_line_checks(line, heard_of.get(line.id), errors.get(line.id)) for line in timeline.lines)
     with store.scratch() as folder:
         measured = inspection.measure(store.path_of(rendered.media), folder / "dubbed.wav")
@@ -51,6 +64,12 @@ def inspect(store: Store, rendered: Render, timeline: Timeline, sound: Recording
         plots={name: store.put_bytes(drawn, "image/svg+xml") for name, drawn in sorted(plots.items())},
         table=store.put_bytes(table.to_csv(index=False).encode(), "text/csv"),
     )
+
+
+def _word_errors(line: PlacedLine, heard: str, language: str) -> verification.WordErrors:
+    """Of what was heard against the text or, where words are respelt for the voice, against what the voice was given."""
+    wordings = dict.fromkeys((line.text, spoken_text(line.text, line.say, language)))
+    return min((verification.word_errors(wording, heard, language) for wording in wordings), key=lambda errors: errors.rate)
 
 
 def _line_checks(line: PlacedLine, heard: str | None, errors: verification.WordErrors | None) -> LineChecks:

@@ -8,10 +8,11 @@ from blocks.store import Store
 from dubbing import mixing
 from dubbing.lesson import Artifact, Mix, Stems
 from dubbing.media import SAMPLE_RATE
-from tasks.stage import advance, stage
+from tasks.progress import advance
+from tasks.stage import stage
 
 
-@stage(version=2, returns=Mix)
+@stage(version=2, returns=Mix, opens=("stems.background", "voices"))
 def mix(store: Store, stems: Stems, voices: Sequence[tuple[float, Artifact]], duration: float, loudness: float, ducking: float) -> Mix:
     """Lay the clips over the ducked background, as loud against it as the lecturer was, and bring the whole to a loudness.
 

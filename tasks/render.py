@@ -6,10 +6,11 @@ from blocks.store import Store
 from dubbing import rendering
 from dubbing.lesson import Artifact, Lesson, Mix, Render, Subtitles
 from dubbing.media import FfmpegFailed
-from tasks.stage import advance, stage
+from tasks.progress import advance
+from tasks.stage import stage
 
 
-@stage(version=2, returns=Render)
+@stage(version=2, returns=Render, opens=("lesson", "mix", "subtitles.target.srt", "subtitles.source.srt"))
 def render(store: Store, lesson: Lesson, mix: Mix, subtitles: Subtitles) -> Render:
     """Put picture, tracks and subtitles together. A thumbnail that can't be made is noted and missed by nobody."""
     original, container = store.path_of(lesson.media), rendering.container_for(lesson)

@@ -10,13 +10,14 @@ from dubbing import audio
 from dubbing.lesson import Recording, Stems
 from dubbing.loudness import LoudnessMeter
 from dubbing.pitch import median_pitch
-from tasks.stage import advance, stage
+from tasks.progress import advance
+from tasks.stage import stage
 
 PITCH_RATE = 16_000  # Hz
 PITCH_CHUNK = 120.0  # seconds
 
 
-@stage(version=1, returns=Stems)
+@stage(version=1, returns=Stems, opens=("sound",))
 def separate(store: Store, sound: Recording, separator: Separator) -> Stems:
     """Take the recording apart into vocals and background, which add up to it."""
     with store.scratch() as folder:

@@ -8,7 +8,8 @@ from blocks.store import Store
 from blocks.translation import Translator
 from dubbing.lesson import Transcript, TranslatedLine, Translation
 from dubbing.translating import neighbourhood
-from tasks.stage import line_by_line, stage
+from tasks.lines import line_by_line
+from tasks.stage import stage
 
 VERSION = 1
 
@@ -25,16 +26,26 @@ def shorten(
     utterances = transcript.utterances
     positions = [position for position, utterance in enumerate(utterances) if utterance.id in budgets]
 
-    def inputs(position: int) -> list[object]:
+    def shaping(position: int) -> dict[str, object]:
         window, limit = neighbourhood(utterances, position, position + 1), budgets[utterances[position].id]
-        line = window.lines[0]
-        return [line.id, line.text, window.before, window.after, transcript.language, translation.language, translator, limit]
+        return {"id": window.lines[0].id, "text": window.lines[0].text, "before": window.before, "after": window.after, "limit": limit}
 
     def reword(position: int) -> TranslatedLine:
         window, limit = neighbourhood(utterances, position, position + 1), budgets[utterances[position].id]
         return translator.translate(window, transcript.language, translation.language, None, {1: limit})[0]
 
-    reworded = {line.id: line for line in line_by_line(store, "shorten", VERSION, positions, inputs, reword, TranslatedLine)}
+    results = line_by_line(
+        store,
+        "shorten",
+        VERSION,
+        positions,
+        lambda position: [utterances[position].id],
+        {"source": transcript.language, "target": translation.language, "translator": translator},
+        shaping,
+        reword,
+        TranslatedLine,
+    )
+    reworded = {line.id: line for line in results}
 
     def better(line: TranslatedLine) -> TranslatedLine:
         new = reworded.get(line.id)

@@ -10,7 +10,8 @@ from blocks.transcription import Recogniser
 from dubbing import audio
 from dubbing import subtitles as captions
 from dubbing.lesson import Noun, PlacedLine, SubtitleFiles, Subtitles, Timeline, Transcript, Word
-from tasks.stage import line_by_line, stage
+from tasks.lines import line_by_line
+from tasks.stage import stage
 
 VERSION = 1
 MEDIA_TYPES = {"srt": "application/x-subrip", "vtt": "text/vtt", "ass": "text/x-ssa"}
@@ -51,7 +52,15 @@ def _aligned_words(store: Store, timeline: Timeline, recogniser: Recogniser) -> 
 
     spoken = [line for line in timeline.lines if line.clip]
     aligned = line_by_line(
-        store, "subtitles", VERSION, spoken, lambda line: [line.clip, line.text, timeline.target_language, recogniser], align, _Words
+        store,
+        "subtitles",
+        VERSION,
+        spoken,
+        lambda line: [line.id],
+        {"language": timeline.target_language, "recogniser": recogniser},
+        lambda line: {"clip": line.clip, "text": line.text},
+        align,
+        _Words,
     )
     return {
         line.id: [word.model_copy(update={"start": word.start + line.start, "end": word.end + line.start}) for word in result.words]

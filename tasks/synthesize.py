@@ -7,9 +7,11 @@ import numpy as np
 from blocks.speech import SpeechEngine
 from blocks.store import Store
 from dubbing import audio
+from dubbing.edits import spoken_text
 from dubbing.errors import EngineRefused
 from dubbing.lesson import Clip, Clips, Noun, TranslatedLine, Translation
-from tasks.stage import line_by_line, stage
+from tasks.lines import line_by_line
+from tasks.stage import stage
 
 VERSION = 1
 SLOWEST = 3.0  # characters a second: slower speech has a hole or a loop in it
@@ -31,7 +33,7 @@ def synthesize(store: Store, translation: Translation, engine: SpeechEngine, voi
 
     def speak(line: TranslatedLine) -> _Spoken:
         try:
-            speech = engine.synthesize(line.text, translation.language, voice, seed)
+            speech = engine.synthesize(words_of(line), translation.language, line.voice or voice, seed)
         except EngineRefused as refusal:
             return _Spoken(refusal=str(refusal))
         samples = audio.trim_silence(speech.samples, speech.sample_rate)
@@ -45,11 +47,14 @@ def synthesize(store: Store, translation: Translation, engine: SpeechEngine, voi
             media=artifact,
             duration=duration,
             engine=engine.engine_name,
-            voice=voice,
+            voice=line.voice or voice,
             seed=seed if engine.seeded else None,
-            flags=_doubts(line.text, samples, duration),
+            flags=_doubts(words_of(line), samples, duration),
         )
         return _Spoken(clip=clip)
+
+    def words_of(line: TranslatedLine) -> str:
+        return spoken_text(line.text, line.say, translation.language)
 
     spoken = [line for line in translation.lines if line.text]
     results = line_by_line(
@@ -57,12 +62,16 @@ def synthesize(store: Store, translation: Translation, engine: SpeechEngine, voi
         "synthesize",
         VERSION,
         spoken,
-        lambda line: [line.text, translation.language, engine, voice, seed if engine.seeded else None],
+        lambda line: [line.id],
+        {"language": translation.language, "engine": engine, "seed": seed if engine.seeded else None},
+        lambda line: {"text": words_of(line), "voice": line.voice or voice},
         speak,
         _Spoken,
     )
     # The same words said twice are one cached clip: each line gets it under its own id.
-    clips = tuple(done.clip.model_copy(update={"id": line.id}) for done, line in zip(results, spoken, strict=True) if done.clip)
+    clips = tuple(
+        done.clip.model_copy(update={"id": line.id, "text": line.text}) for done, line in zip(results, spoken, strict=True) if done.clip
+    )
     refused = {line.id: done.refusal for done, line in zip(results, spoken, strict=True) if done.refusal}
     if not clips:
         raise EngineRefused(

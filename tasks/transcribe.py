@@ -8,10 +8,11 @@ from dubbing.errors import NoSpeech
 from dubbing.languages import name_of
 from dubbing.lesson import Recording, Transcript
 from dubbing.segmentation import utterances_from
-from tasks.stage import advance, stage
+from tasks.progress import advance
+from tasks.stage import stage
 
 
-@stage(version=1, returns=Transcript, unkeyed=("name",))
+@stage(version=1, returns=Transcript, opens=("sound",), unkeyed=("name",))
 def transcribe(store: Store, sound: Recording, recogniser: Recogniser, language: str | None, name: str) -> Transcript:
     """Recognise the original mix (separated vocals are recognised worse) and cut it into utterances.
 

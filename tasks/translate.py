@@ -7,7 +7,8 @@ from blocks.translation import Translator
 from dubbing.errors import EngineRefused
 from dubbing.lesson import Noun, Recording, Transcript, TranslatedLine, Translation
 from dubbing.translating import Window
-from tasks.stage import line_by_line, stage
+from tasks.lines import line_by_line
+from tasks.stage import stage
 
 VERSION = 1
 
@@ -18,33 +19,39 @@ class _Lines(Noun):
     lines: tuple[TranslatedLine, ...]
 
 
-@stage(version=VERSION, returns=Translation, per_line=True)
-def translate(store: Store, transcript: Transcript, sound: Recording, translator: Translator, target: str) -> Translation:
+@stage(version=VERSION, returns=Translation, opens=("sound",), per_line=True)
+def translate(store: Store, transcript: Transcript, sound: Recording | None, translator: Translator, target: str) -> Translation:
     """Translate window by window.
 
     Args:
-        sound: what the translator hears, if it listens.
+        sound: what the translator hears; None when it only reads.
 
     Raises:
         EngineRefused: not one line could be translated.
     """
-    recording = store.path_of(sound.media) if translator.listens else None
-    heard = sound.media if translator.listens else None
 
-    def inputs(window: Window) -> list[object]:
-        words = [[line.text, line.start, line.end] if translator.listens else [line.text] for line in window.lines]
-        ids = [line.id for line in window.lines]
-        return [ids, words, window.before, window.after, transcript.language, target, heard, translator]
+    def shaping(window: Window) -> dict[str, object]:
+        times = [(line.start, line.end) for line in window.lines] if sound else None
+        texts = [line.text for line in window.lines]
+        return {"ids": ids_of(window), "texts": texts, "before": window.before, "after": window.after, "times": times}
+
+    def ids_of(window: Window) -> list[str]:
+        return [line.id for line in window.lines]
+
+    def answer(window: Window) -> _Lines:
+        recording = store.path_of(sound.media) if sound else None
+        return _Lines(lines=tuple(translator.translate(window, transcript.language, target, recording)))
 
     answers = line_by_line(
         store,
         "translate",
         VERSION,
         translator.windows(transcript.utterances),
-        inputs,
-        lambda window: _Lines(lines=tuple(translator.translate(window, transcript.language, target, recording))),
+        ids_of,
+        {"source": transcript.language, "target": target, "sound": sound and sound.media, "translator": translator},
+        shaping,
+        answer,
         _Lines,
-        lambda window: len(window.lines),
     )
     lines = tuple(line for answer in answers for line in answer.lines)
     if not any(line.text for line in lines):

@@ -76,9 +76,14 @@ def seaweed() -> Iterator[Seaweed]:
         yield server
 
 
-@pytest.fixture
-def bucket(seaweed: Seaweed) -> Bucket:
-    """A new bucket on it."""
+@pytest.fixture(scope="session")
+def bucket_name(seaweed: Seaweed) -> str:
     name = f"bucket-{uuid4().hex[:12]}"
     seaweed.make_bucket(name)
-    return Bucket(f"s3://{name}/prefix", seaweed.credentials())
+    return name
+
+
+@pytest.fixture
+def bucket(seaweed: Seaweed, bucket_name: str) -> Bucket:
+    """A prefix on it with nothing under it. The bucket is shared: its first file takes a while."""
+    return Bucket(f"s3://{bucket_name}/{uuid4().hex[:12]}", seaweed.credentials())

@@ -3,7 +3,7 @@
 It stands in front of a server, sees every request, and passes it on unchanged (the Host header too, which S3 signs) unless told of a fault:
 
     with FaultProxy(server.port) as proxy:
-        proxy.faults.append(SLOW_DOWN)  # the next request
+        proxy.next(SLOW_DOWN)  # the next request
         proxy.fault = Fault(delay=2)  # all that follow
         proxy.fault = lambda method, path: SILENT if method == "PUT" else PASS
         proxy.down()
@@ -55,6 +55,7 @@ class FaultProxy:
         self.faults: deque[Fault] = deque()  # for the next requests, before `fault`
         self.requests: list[tuple[str, str]] = []  # method and path with query, as they came in
         self.most_at_once = 0  # requests
+        self.bytes_answered = 0  # of bodies
         self._at_once = 0
         self._target = target_port
         self._lock = threading.Lock()
@@ -70,10 +71,16 @@ class FaultProxy:
     def count(self, method: str = "", part_of_path: str = "") -> int:
         return sum(seen.startswith(method) and part_of_path in path for seen, path in list(self.requests))
 
+    def next(self, *faults: Fault) -> None:
+        """What happens to the next requests, and no others that were to come."""
+        with self._lock:
+            self.faults = deque(faults)
+
     def forget(self) -> None:
         """Count from here."""
         self.requests.clear()
         self.most_at_once = 0
+        self.bytes_answered = 0
 
     def up(self) -> None:
         """Listen, on the same port as before."""
@@ -132,7 +139,7 @@ class FaultProxy:
         if fault.status:
             if not waits:
                 deque(_stream(client, rest, length), maxlen=0)
-            client.sendall(_refusal(fault))
+            client.sendall(_refusal(fault, with_body=not lines[0].startswith(b"HEAD")))
             return
         if waits:
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -160,6 +167,7 @@ class FaultProxy:
             client.sendall(_passed_on(lines))
             end = fault.cut_answer if fault.cut_answer is not None else fault.shorten_answer
             for block in _changed(_stream(server, rest, None), fault.flip_answer, end, length):
+                self.bytes_answered += len(block)
                 client.sendall(block)
 
     @contextmanager
@@ -237,7 +245,7 @@ def _position(place: float, length: int) -> int:
     return int(place * length) if 0 < place < 1 else int(place)
 
 
-def _refusal(fault: Fault) -> bytes:
+def _refusal(fault: Fault, with_body: bool) -> bytes:
     body = (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{fault.code}</Code><Message>not now</Message>'
         "<RequestId>fault</RequestId></Error>"
@@ -245,7 +253,7 @@ def _refusal(fault: Fault) -> bytes:
     head = (
         f"HTTP/1.1 {fault.status} {fault.code}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
-    return head.encode() + body
+    return head.encode() + (body if with_body else b"")
 
 
 def _close(connection: socket.socket) -> None:

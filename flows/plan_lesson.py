@@ -1,0 +1,127 @@
+"""What a run would do, why, and what it would take: the story of `flows/dub_video.py` told without working.
+
+Nothing is computed, nothing is written, no server is started and no weights are loaded.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from blocks.store import artifacts_in, open_store
+from dubbing import media
+from flows.dub_video import Wishes, check, dub_video, engines_for, find, output_folder, story
+from tasks.deliver import Made, delivered
+from tasks.history import FIGURES, Run, runs_of
+from tasks.planning import UNKNOWN, Plan, PlannedLine, PlannedStage, State, imagined
+from tasks.review import Review
+from tasks.stage import STAGES
+
+LINE_EVERY = 6.0  # seconds of lesson: how many lines a lesson that was never heard has, about
+
+_WEIGHT = {"cached": 0, "unknown": 1, "to compute": 2}  # of two uses of a stage in a run, the one that says more
+
+
+def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, Any]:
+    """The plan of `dub_video(**wishes)`: every stage with its state, the reason, its lines, and an estimate from earlier runs.
+
+    Raises:
+        BadInput: what the run would refuse.
+        prefect.exceptions.ParameterTypeError: a parameter of the wrong kind.
+    """
+    parameters = dub_video.validate_parameters({name: value for name, value in wishes.items() if value is not None})
+    engines = engines_for(parameters["translator"])
+    asked = Wishes(**{name: parameters[name] for name in Wishes._fields})
+    check(engines, asked)
+    with tempfile.TemporaryDirectory() as scratch:
+        limits = media.Limits(parameters["max_megabytes"], parameters["max_hours"])
+        found = find(parameters["source"], Path(scratch), limits)
+        store = open_store(parameters["store"])
+        folder = output_folder(parameters["output"], parameters["source"], found, asked.target_language)
+        runs = runs_of(store, found.sha256)
+        while True:
+            plan = Plan(found.sha256, runs)
+            reviewing = Review(store, found.sha256, asked.target_language, folder, only_look=True)
+            with imagined(plan):
+                reviewing.look()
+                made = story(store, found, engines, asked, reviewing)
+            # What would be opened and is gone would be made again: as the run does, imagine again without it.
+            gone = store.missing([*plan.needed, *_opened_at_the_end(made)])
+            if not gone:
+                break
+            store.distrust(artifact.sha256 for artifact in gone)
+    stages = _merged(plan.stages)
+    figures = store.read_record(FIGURES) or {}
+    lines = _number_of_lines(stages, runs, found.duration)
+    rows = [_row(stage, figures, lines, found.duration) for stage in stages]
+    seconds = [row["seconds"] for row in rows if row["state"] != "cached"]
+    known = sum(value for value in seconds if value is not None)
+    return {
+        "lesson": {"name": found.name, "sha256": found.sha256, "duration": found.duration},
+        "target_language": asked.target_language,
+        "output_dir": str(folder),
+        "stages": rows,
+        "seconds": round(known, 1),
+        "seconds_incomplete": any(value is None for value in seconds),
+        "cost": None if cost_per_hour is None else round(known / 3600 * cost_per_hour, 4),
+    }
+
+
+def _opened_at_the_end(made: Made) -> list[Any]:
+    """The blobs that go into the lesson's folder, when all of them are known."""
+    if any(value is UNKNOWN for value in made):
+        return []
+    return list(artifacts_in(delivered(made)))
+
+
+def _merged(planned: list[PlannedStage]) -> list[PlannedStage]:
+    """One entry a stage, in the order of their first use: a story uses some more than once."""
+    merged: dict[str, PlannedStage] = {}
+    for entry in planned:
+        before = merged.get(entry.stage)
+        if before is None:
+            merged[entry.stage] = entry
+        else:
+            stronger = max(before, entry, key=lambda one: _WEIGHT[one.state])
+            merged[entry.stage] = stronger._replace(lines=_merged_lines(before.lines, entry.lines))
+    return list(merged.values())
+
+
+def _merged_lines(before: tuple[PlannedLine, ...] | None, after: tuple[PlannedLine, ...] | None) -> tuple[PlannedLine, ...] | None:
+    if before is None or after is None:
+        return before or after
+    lines = {line.ids: line for line in before}
+    for line in after:
+        known = lines.get(line.ids)
+        lines[line.ids] = line if known is None else max(known, line, key=lambda one: _WEIGHT[one.state])
+    return tuple(lines.values())
+
+
+def _number_of_lines(stages: list[PlannedStage], runs: list[Run], duration: float) -> tuple[int, int]:
+    """How many lines the lesson has, and how many of them are new, as far as that can be told before."""
+    counted = [sum(len(line.ids) for line in stage.lines) for stage in stages if stage.lines is not None]
+    new = [sum(len(line.ids) for line in stage.lines if line.state != "cached") for stage in stages if stage.lines is not None]
+    earlier = [(entry.lines_computed or 0) + (entry.lines_cached or 0) for run in runs for entry in run.stages]
+    lines = max([*counted, *earlier[-20:]], default=0) or round(duration / LINE_EVERY)
+    return lines, max(new) if any(new) else lines
+
+
+def _row(stage: PlannedStage, figures: dict[str, Any], lines: tuple[int, int], duration: float) -> dict[str, Any]:
+    state: State = stage.state
+    row: dict[str, Any] = {"name": stage.stage, "state": state, "why": stage.why, "seconds": 0.0}
+    to_compute = lines[1]
+    if stage.lines is not None:
+        row["lines"] = [{"id": name, "state": line.state, "why": line.why} for line in stage.lines for name in line.ids]
+        row["lines_to_compute"] = to_compute = sum(line["state"] != "cached" for line in row["lines"])
+        row["lines_cached"] = len(row["lines"]) - to_compute
+    if state != "cached":
+        known = figures.get(stage.stage, {})
+        figure: dict[str, Any] = known.get(stage.engines) or next(iter(known.values()), {})
+        if "a_line" in figure and STAGES[stage.stage].per_line:
+            row["seconds"] = round(figure["a_line"] * to_compute, 1)
+        elif "a_second" in figure:
+            row["seconds"] = round(figure["a_second"] * duration, 1)
+        else:
+            row["seconds"] = None
+    return row

@@ -1,0 +1,161 @@
+"""What stages tell while they work: to a terminal, to the Prefect UI, to the record of the run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple
+
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
+
+ARTIFACT_EVERY = 2.0  # seconds between updates of a progress artifact
+
+
+class Event(NamedTuple):
+    """What a watcher is told."""
+
+    stage: str
+    kind: Literal["started", "waiting", "advanced", "finished", "failed"]  # waiting: another run computes it just now
+    share: float = 0.0  # of the stage's work, 0 to 1
+    state: Literal["computed", "cached", ""] = ""
+    seconds: float = 0.0
+    lines_computed: int | None = None
+    lines_cached: int | None = None
+
+
+Watcher = Callable[[Event], None]
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Tell `watcher` of every stage that runs inside the block, whatever thread it runs in. What the watcher raises stops the stage."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def tell(event: Event) -> None:
+    watcher = _watcher.get()
+    if watcher:
+        watcher(event)
+
+
+def advance_download(share: float) -> None:
+    """A lesson's download is so far."""
+    tell(Event("download", "advanced", share))
+
+
+class StageLog:
+    """A watcher that remembers what each stage did, and passes on what it is told."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, Event] = {}
+        self._order: list[str] = []
+        self._pass_on = _watcher.get()
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "started" and event.stage not in self._order:
+            self._order.append(event.stage)
+        if event.kind == "finished":
+            self._events[event.stage] = _together(self._events[event.stage], event) if event.stage in self._events else event
+        if self._pass_on:
+            self._pass_on(event)
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """For each stage, in order: name, state, seconds, and for stages that work line by line how many lines were computed and cached."""
+        outcomes = []
+        for name in self._order:
+            if event := self._events.get(name):
+                outcome: dict[str, Any] = {"name": name, "state": event.state, "seconds": round(event.seconds, 2)}
+                if event.lines_computed is not None:
+                    outcome |= {"lines_computed": event.lines_computed, "lines_cached": event.lines_cached or 0}
+                outcomes.append(outcome)
+        return outcomes
+
+
+def _together(before: Event, after: Event) -> Event:
+    """A stage that ran more than once in a run: cached if it was every time. A line that was computed twice counts once."""
+    together = after._replace(
+        state="cached" if before.state == after.state == "cached" else "computed", seconds=before.seconds + after.seconds
+    )
+    if after.lines_computed is None or before.lines_computed is None:
+        return together
+    lines = after.lines_computed + (after.lines_cached or 0)
+    computed = min(lines, before.lines_computed + after.lines_computed)
+    return together._replace(lines_computed=computed, lines_cached=lines - computed)
+
+
+class Work:
+    """A stage's body while it runs: how far it is, how many lines it computed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.started = self.last_update = time.monotonic()
+        self.artifact: Any = None
+        self.lines_computed: int | None = None
+        self.lines_cached: int | None = None
+
+    def advance(self, share: float) -> None:
+        tell(Event(self.name, "advanced", share))
+        now = time.monotonic()
+        if now - self.last_update >= ARTIFACT_EVERY and TaskRunContext.get():
+            self.last_update = now
+            left = (now - self.started) * (1 - share) / share if share > 0 else 0.0
+            description = f"{self.name}: about {left:.0f} s left"
+            if self.artifact is None:
+                key = f"{self.name.replace('_', '-')}-progress"  # without a key the UI's page of artifacts leaves it out
+                self.artifact = create_progress_artifact(progress=100 * share, key=key, description=description)
+            else:
+                update_progress_artifact(self.artifact, progress=100 * share, description=description)
+
+    def count_lines(self, computed: int, cached: int) -> None:
+        self.lines_computed = (self.lines_computed or 0) + computed
+        self.lines_cached = (self.lines_cached or 0) + cached
+
+    def finish(self) -> None:
+        if self.artifact is not None:
+            update_progress_artifact(self.artifact, progress=100.0, description=f"{self.name}: done")
+
+
+_work: ContextVar[Work | None] = ContextVar("work", default=None)
+
+
+@contextmanager
+def working(work: Work) -> Iterator[None]:
+    """The body of a stage runs inside this block."""
+    token = _work.set(work)
+    try:
+        yield
+    finally:
+        _work.reset(token)
+
+
+def work_in_hand() -> Work | None:
+    return _work.get()
+
+
+def advance(share: float) -> None:
+    """Called by a stage's body: this share of the work is done. Also the place where a stage can be stopped."""
+    work = _work.get()
+    if work:
+        work.advance(min(1.0, max(0.0, share)))
+
+
+def publish_table(key: str, rows: Sequence[Mapping[Any, Any]], description: str) -> None:
+    """A table in the Prefect UI, where there is one."""
+    if TaskRunContext.get():
+        create_table_artifact(
+            table=[{name: _shown(value) for name, value in row.items()} for row in rows], key=key, description=description
+        )
+
+
+def _shown(value: Any) -> Any:
+    """JSON has no NaN, which is how pandas says "nothing"."""
+    return None if isinstance(value, float) and math.isnan(value) else value
