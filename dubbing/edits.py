@@ -81,7 +81,7 @@ class Edits(Noun):
     def with_(self, *edits: Edit) -> Edits:
         """These edits after the others. One that is there already is not made twice; one that was undone is taken back from there."""
         known = {edit.id for edit in self.edits}
-        new = {edit.id: edit for edit in edits if edit.id not in known}
+        new = {edit.id: edit for edit in (edit if edit.id else edit.with_id() for edit in edits) if edit.id not in known}
         return self.model_copy(
             update={"edits": (*self.edits, *new.values()), "undone": tuple(edit for edit in self.undone if edit.id not in new)}
         )
@@ -143,11 +143,13 @@ class Revision(Noun):
 
     def completed(self, lines: Iterable[TranslatedLine]) -> Translation:
         """The translation with these new lines in place of those `to_translate`; voices and pronunciations stay the persons' choice."""
-        new = {line.id: line for line in lines if line.id in set(self.to_translate)}
+        new = {line.id: line for line in lines}
 
         def filled(line: TranslatedLine) -> TranslatedLine:
-            if not (fresh := new.get(line.id)):
+            if line.id not in self.to_translate:
                 return line
+            if not (fresh := new.get(line.id)):
+                return line.model_copy(update={"flags": (*line.flags, f"{FLAG}its translation is of the words before they were corrected")})
             ours = tuple(flag for flag in line.flags if flag.startswith(FLAG))
             return fresh.model_copy(update={"voice": line.voice, "flags": (*fresh.flags, *ours)})
 
@@ -632,7 +634,7 @@ def check_edit(edit: Edit, transcript: Transcript) -> Edit:
     position = _checked_position(edit, transcript) if edit.line else 0
     if edit.merge is not None:
         _check_merge(where, edit.merge, len(transcript.utterances) - position - 1)
-    if {"text", "split", "silent"} & given and edit.silent and len({"text", "split"} & given):
+    if edit.silent and {"text", "split"} & given:
         raise BadSetting(f"{where}: a silent line can't be given a text at once")
     if edit.split is not None and {"text", "merge"} & given:
         raise BadSetting(f"{where}: split it alone; its parts are its text")
@@ -780,16 +782,13 @@ def changes_in(
         BadInput: a file can't be read, or changes something that can't be changed there, or two files disagree; one line that names
             the file and the line.
     """
-    document = _document(timeline)
-    changed = [frozenset(changed_fields(entry)) for entry in document["lines"]]
+    document, changed = _document(timeline)
     for entry, fields in zip(document["lines"], changed, strict=True):
         if "" in fields:
             raise BadInput(
                 f"{TIMELINE}: line {_short(entry['id'])}: only {', '.join(EDITABLE[:-1])} and {EDITABLE[-1]} can be changed here"
             )
     _check_lines(document, transcript)
-    if any(changed) or target or source:
-        _check_lesson(document, lesson, transcript, translation)
     said = {line.id: line for line in translation.lines}
     known = {utterance.id: (utterance, said.get(utterance.id)) for utterance in transcript.utterances}
     delivered = []
@@ -805,9 +804,11 @@ def changes_in(
         wishes, source_wishes = texts.get(at, []), source_texts.get(at, [])
         if not (one.changed or wishes or source_wishes):
             continue
+        _check_lesson(document, lesson, translation.language)
         if one.now is None or one.said is None:
+            where = f"{TIMELINE}: line {_short(one.entry['id'])}"
             raise BadInput(
-                f"{TIMELINE}: line {_short(one.entry['id'])}: the lesson has no such line any more; dub it again, then change it"
+                f"{where}: it was changed, but the lesson has no such line any more; take the change back, then change the new line"
             )
         if edit := _edit_of(one, wishes, source_wishes, voice, made):
             edits.append(check_edit(edit, transcript))
@@ -860,22 +861,20 @@ _FIELDS = dict.fromkeys(("id", "source_text", "translation", "voice", "engine", 
 _FIELDS |= dict.fromkeys(("source_start", "source_end", "start", "end"), _SECONDS) | {"say": _WORDS}
 
 
-def _document(content: bytes) -> dict[str, Any]:
-    """The document, of which all that is read later has its type."""
+def _document(content: bytes) -> tuple[dict[str, Any], list[frozenset[str]]]:
+    """The document, of which all that is read later has its type, and each line's `changed_fields`."""
     if len(content) > LARGEST_TIMELINE:
         raise BadInput(f"{TIMELINE}: {len(content) / 1e6:.0f} MB, the limit is {LARGEST_TIMELINE / 1e6:.0f} MB")
     try:
         document = json.loads(_decoded(content, TIMELINE), parse_constant=_refuse_constant)
         _check_types(document)
-        lines_checksum(document), [changed_fields(entry) for entry in document["lines"]]
+        return document, [frozenset(changed_fields(entry)) for entry in document["lines"]]
     except json.JSONDecodeError as error:
         raise BadInput(f"{TIMELINE}: no JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
         raise BadInput(f"{TIMELINE}: nested too deeply") from None
     except (ValueError, OverflowError) as error:
         raise BadInput(f"{TIMELINE}: no JSON that we write: {_short(str(error))}") from None
-    assert isinstance(document, dict)
-    return document
 
 
 def _refuse_constant(constant: str) -> None:
@@ -929,12 +928,11 @@ def _check_lines(document: Mapping[str, Any], transcript: Transcript) -> None:
     raise BadInput(f"{TIMELINE}: the languages, the lesson and the order of the lines can't be changed here")
 
 
-def _check_lesson(document: Mapping[str, Any], lesson: str, transcript: Transcript, translation: Translation) -> None:
+def _check_lesson(document: Mapping[str, Any], lesson: str, language: str) -> None:
     if lesson and document["lesson_sha256"] and document["lesson_sha256"] != lesson:
-        raise BadInput(f"{TIMELINE}: it is of another lesson")
-    for field, language in (("target_language", translation.language), ("source_language", transcript.language)):
-        if document[field] != language:
-            raise BadInput(f"{TIMELINE}: its {field} is {_short(document[field])}, not {language}")
+        raise BadInput(f"{TIMELINE}: it was changed, but it is of another lesson")
+    if document["target_language"] != language:
+        raise BadInput(f"{TIMELINE}: it was changed, but its target_language is {_short(document['target_language'])}, not {language}")
 
 
 def _decoded(content: bytes, name: str) -> str:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from dubbing.documents import as_json, lines_table, report_document, timeline_document
+from dubbing.documents import as_json, changed_fields, lines_table, report_document, timeline_document
 from dubbing.lesson import Artifact, FileChecks, Inspection, Lesson, LineChecks, PlacedLine, Render, Sound, Timeline
 
 FILE = Artifact(sha256="ab" * 32, size=1, media_type="video/mp4")
@@ -81,6 +81,39 @@ def test_the_timeline_says_everything_of_every_line_in_order() -> None:
     assert (first["start"], first["end"], first["drift"], first["source_end"]) == (0.25, 3.123, 0.25, 3.0)
     assert first["checks"] == {"heard": "line", "word_error_rate": 0.5, "duration_ratio": 0.95, "reading_speed": 12.5}
     assert first["flags"] == ["translation: it repeats another line", "speech: 2 of 2 words heard differently"]
+
+
+def test_a_line_as_it_was_written_has_no_changed_fields() -> None:
+    for entry in json.loads(as_json(timeline_document("lesson.mp4", TIMELINE, CHECKS)))["lines"]:
+        assert changed_fields(entry) == []
+        assert changed_fields(json.loads(json.dumps(entry, sort_keys=True).replace("0.0,", "0,"))) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "changed"),
+    [
+        ("translation", "Line", ["translation"]),
+        ("translation", "Line 0. ", ["translation"]),
+        ("source_text", "", ["source_text"]),
+        ("voice", "am_adam", ["voice"]),
+        ("say", {"line": "lain"}, ["say"]),
+        ("start", 0.251, [""]),
+        ("another", 1, [""]),
+        ("checksum", "", ["source_text", "translation", "voice", "say", ""]),
+    ],
+)
+def test_the_checksum_tells_what_was_changed(field: str, value: object, changed: list[str]) -> None:
+    assert changed_fields(timeline_document("", TIMELINE, CHECKS)["lines"][0] | {field: value}) == changed
+
+
+def test_the_timeline_names_its_recording_and_says_what_a_reviewer_did() -> None:
+    edited = TIMELINE.lines[0].model_copy(update={"say": {"line": "lain"}, "edited": True})
+    document = timeline_document("", TIMELINE.model_copy(update={"lines": (edited, *TIMELINE.lines[1:])}), lesson_sha256="ab")
+    assert document["lesson_sha256"] == "ab"
+    assert [(entry["say"], entry["edited"]) for entry in document["lines"]] == [({"line": "lain"}, True), ({}, False), ({}, False)]
+    table = lines_table(document)
+    assert not [column for column in table.columns if column.startswith("say.") or column in ("say", "checksum")]
+    assert table["edited"].tolist() == [True, False, False]
 
 
 def test_a_line_that_nobody_says_has_no_checks_and_names_the_line_that_says_it() -> None:

@@ -127,6 +127,11 @@ def test_a_line_translated_again_keeps_its_voice_and_gets_its_pronunciations() -
     assert done.lines[2:] == TRANSLATION.lines[2:]
 
 
+def test_a_line_that_was_not_translated_again_says_so() -> None:
+    done = edited(edit(TWO, new_source_text="Об Apache.")).completed([])
+    assert done.lines[1].flags == ("edit: its translation is of the words before they were corrected",)
+
+
 def test_an_edit_after_ones_own_correction_is_no_surprise() -> None:
     correction = edit(TWO, new_source_text="Сегодня мы изучаем NGINX.")
     after = new_edit(edited(correction).transcript, TWO, NOW, voice="am_adam")
@@ -686,8 +691,11 @@ def test_a_timeline_that_cannot_be_read_is_refused_in_a_line(timeline: bytes, me
 
 
 def test_another_lessons_folder_is_refused() -> None:
+    folder = Folder(PLAIN)
+    assert folder.changes(lesson="cd") == []
+    folder.change(0, translation="Hello.")
     with pytest.raises(BadInput, match="another lesson"):
-        Folder(PLAIN).changes(lesson="cd")
+        folder.changes(lesson="cd")
 
 
 @pytest.mark.parametrize(
@@ -764,6 +772,62 @@ def test_each_changed_line_gives_back_one_edit(data: st.DataObject, crowded: boo
     revision = revised(folder.transcript, folder.translation, Edits(lesson="ab", language=language).with_(*edits))
     folder.translation = revision.translation
     assert folder.changes() == []
+
+
+@given(st.data(), st.booleans(), st.booleans(), st.sampled_from(KINDS), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_each_line_changed_in_captions_gives_back_one_edit(
+    data: st.DataObject, by_words: bool, crowded: bool, kind: Kind, source: bool
+) -> None:
+    texts = [
+        f"alpha{at} {data.draw(st.sampled_from(['and', 'goes on and on, as long as it may. So', 'So what?']))} omega" for at in range(8)
+    ]
+    folder = Folder(texts, by_words=by_words, crowded=crowded)
+    chosen = data.draw(st.sets(st.integers(0, 7), min_size=1))
+    for number in chosen:
+        old, new = (f"Строка {number} ", f"Линия {number} ") if source else (f"alpha{number}", f"quite other {number}")
+        folder.rewrite(kind, replacing(old, new), source=source)
+    edits = folder.changes()
+    assert [edit.line for edit in edits] == [folder.ids[number] for number in sorted(chosen)]
+    if source:
+        assert [edit.new_source_text for edit in edits] == [f"Линия {number} урока." for number in sorted(chosen)]
+    else:
+        assert [edit.text for edit in edits] == [texts[number].replace("alpha", "quite other ") for number in sorted(chosen)]
+
+
+def replacing(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: text.replace(old, new)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_changed_in_captions_of_a_language_without_spaces(kind: Kind) -> None:
+    text = "今日は天気がいいですね。機械学習、deep learning について。"
+    folder = Folder(["はい。", text], "ja")
+    folder.rewrite(kind, replacing("天気", "気分"))
+    (only,) = folder.changes()
+    assert only.text is not None and only.text.replace("g に", "gに") == text.replace("天気", "気分").replace("g に", "gに")
+
+
+def test_a_cue_at_a_silent_line_gives_it_words() -> None:
+    folder = Folder(["One.", "", "Three."])
+    folder.rewrite("srt", lambda text: text + "\n3\n00:00:05,200 --> 00:00:06,000\nTwo.\n")
+    (only,) = folder.changes()
+    assert (only.line, only.text) == (folder.ids[1], "Two.")
+
+
+def test_a_line_that_the_lesson_no_longer_has_cannot_be_changed() -> None:
+    folder = Folder(PLAIN)
+    folder.change(0, translation="Hello.")
+    folder.transcript = folder.transcript.model_copy(update={"utterances": folder.transcript.utterances[1:]})
+    with pytest.raises(BadInput, match=f"line {folder.ids[0]}: it was changed, but the lesson has no such line"):
+        folder.changes()
+
+
+@pytest.mark.parametrize("depth", [50, 300, 450, 600, 900, 980, 5000])
+def test_nothing_nested_deeply_goes_through(depth: int) -> None:
+    timeline = as_json(SMALL.document).replace('"checks": null', '"checks": ' + "[" * depth + "]" * depth, 1)
+    with pytest.raises(BadInput, match=r"nested too deeply|can be changed here"):
+        SMALL.changes(timeline=timeline.encode())
 
 
 def test_a_check_gives_the_same_edit_again() -> None:
