@@ -171,16 +171,15 @@ def test_a_name_that_leads_out_is_refused(files: Files, name: str, small: Path, 
             operation()
 
 
-@pytest.mark.parametrize(
-    "name", ["with space", "%2e%2e/%2F", "a+b", "what?x=1&y=2#z", "ü/日本/e\u0301", "a\nb", "..a/b..", "~'\"<&>*;=@,:$"]
-)
-def test_any_other_name_is_a_name(files: Files, name: str) -> None:
-    files.write(name, name.encode())
-    assert files.read(name) == name.encode()
-    assert files.size(name) == len(name.encode())
-    assert [entry.name for entry in files.found("")] == [name] if not isinstance(files, LocalFiles) else True
-    files.remove(name)
-    assert files.size(name) is None
+def test_any_other_name_is_a_name(files: Files) -> None:
+    names = ["with space", "%2e%2e/%2F", "a+b", "what?x=1&y=2#z", "ü/日本/e\u0301", "a\nb", "..a/b..", "~'\"<&>*;=@,:$"]
+    for name in names:
+        files.write("names/" + name, name.encode())
+    assert {entry.name for entry in files.found("names/")} == {"names/" + name for name in names}
+    for name in names:
+        assert files.read("names/" + name) == name.encode()
+        files.remove("names/" + name)
+        assert files.size("names/" + name) is None
 
 
 def test_many_threads_work_at_once(files: Files) -> None:
@@ -220,6 +219,8 @@ def test_a_listing_is_one_request_a_thousand_files(place: Place, bucket) -> None
 
 
 def test_a_large_file_is_sent_a_few_parts_at_a_time(place: Place, large: Path) -> None:
+    place.files.write("warm", b"up")
+    place.proxy.forget()
     place.proxy.fault = Fault(delay=0.1)
     tracemalloc.start()
     place.files.upload(large, "x")
@@ -315,7 +316,7 @@ def test_a_download_goes_on_where_it_was_cut(place: Place, medium: Path, small_p
     assert (tmp_path / "copy").read_bytes() == medium.read_bytes()
     assert sum(told) == MEDIUM
     assert place.proxy.count("GET") == 5
-    assert place.proxy.bytes_answered < 1.1 * MEDIUM
+    assert place.proxy.bytes_answered < 1.3 * MEDIUM  # what was in buffers at a cut comes again
 
 
 def test_a_file_that_changes_while_it_is_fetched_is_fetched_anew(place: Place, medium: Path, small: Path, tmp_path: Path) -> None:
@@ -341,41 +342,36 @@ def test_many_at_once_outlast_a_server_that_is_down(place: Place) -> None:
     assert len(list(place.files.found(""))) == 21
 
 
-def test_a_server_that_is_killed_during_an_upload_and_comes_back(large: Path, tmp_path: Path) -> None:
-    from tests.seaweed import seaweed
-
-    with seaweed() as server, FaultProxy(server.port) as proxy, ThreadPoolExecutor(1) as pool:
-        server.make_bucket("killed")
-        files = S3Files("s3://killed", server.credentials(proxy.endpoint), patience=30)
-        proxy.fault = Fault(delay=0.3)
-        upload = pool.submit(files.upload, large, "x")
-        while proxy.count("PUT", "partNumber=") < 5:
+def test_a_server_that_is_killed_during_an_upload_and_comes_back(place: Place, seaweed: Seaweed, large: Path, tmp_path: Path) -> None:
+    place.proxy.fault = Fault(delay=0.3)
+    with ThreadPoolExecutor(1) as pool:
+        upload = pool.submit(place.with_patience(30).upload, large, "x")
+        while place.proxy.count("PUT", "partNumber=") < 5:
             time.sleep(0.01)
-        server.stop()
+        seaweed.stop()
         time.sleep(0.5)
         assert not upload.done()
-        server.start()
+        seaweed.start()
         upload.result()
-        proxy.fault = PASS
-        files.download("x", tmp_path / "copy")
-        assert (tmp_path / "copy").read_bytes() == large.read_bytes()
+    place.proxy.fault = PASS
+    place.files.download("x", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == large.read_bytes()
 
 
 # --- bad days that don't
 
-LASTING = {**PASSING, "no answer": SILENT}
-del LASTING["request cut"], LASTING["request damaged"]  # a request without a body passes
+LASTING = {"refused": REFUSE, "server error": SERVER_ERROR, "no answer": SILENT, "answer cut": Fault(cut_answer=0.5)}
 
 
 @pytest.mark.parametrize("fault", LASTING.values(), ids=LASTING)
 def test_patience_ends(place: Place, fault: Fault) -> None:
-    files = place.with_patience(0.6)
+    files = place.with_patience(0.3)
     place.files.write("a", b"content" * 100)
     place.proxy.fault = fault
     started = time.monotonic()
     with pytest.raises(StoreFailed, match=r"store s3://bucket-.*: can't be reached") as failure:
         files.read("a")
-    assert 0.5 < time.monotonic() - started < 5
+    assert 0.3 < time.monotonic() - started < 5
     assert place.proxy.count("GET") > 1
     assert "\n" not in str(failure.value) and "127.0.0.1" not in str(failure.value)
 
