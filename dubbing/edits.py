@@ -717,7 +717,8 @@ LONGEST_CAPTION_LINE = 20_000  # characters
 
 NEAR = 0.5  # seconds by which a cue may lie off its line
 ANCHOR_REACH = 5.0  # seconds by which unchanged cues may lie off their line
-_CANDIDATES = 100  # cues or lines that are looked at on each side
+_BLIND_REACH = 1.0  # seconds, where only the digest of the delivered words is known
+_CANDIDATES = 40  # cues or lines that are looked at on each side
 _LONGEST_RUN = 500  # cues of a line
 
 
@@ -960,6 +961,9 @@ def _caption_wishes(files: Sequence[CaptionFile], delivered: Sequence[_Delivered
     return wishes
 
 
+_NOTHING = field_digest("")
+
+
 class _Span(NamedTuple):
     """Where a line's captions lie, and what they say when nobody has changed them."""
 
@@ -971,7 +975,7 @@ class _Span(NamedTuple):
 
     @property
     def shown(self) -> bool:
-        return self.digest != field_digest("")
+        return self.digest != _NOTHING
 
     def begins_with(self, bare: str) -> bool:
         return self.bare is None or self.bare.startswith(bare)
@@ -1000,7 +1004,7 @@ def _changed_captions(file: CaptionFile, delivered: Sequence[_Delivered], field:
 def _span(at: int, one: _Delivered, field: str) -> _Span:
     digest = written_captions(one.entry, field)
     # A line that wasn't shown has no place of its own in the new track: captions for it belong where the lecturer says it.
-    placed = field == "translation" and digest != field_digest("")
+    placed = field == "translation" and digest != _NOTHING
     start, end = (one.entry[time] for time in (("start", "end") if placed else ("source_start", "source_end")))
     return _Span(at, start, max(start, end), digest, None if field in one.changed else in_captions(one.entry[field]))
 
@@ -1086,8 +1090,9 @@ def _anchors(cues: Sequence[_Cue], spans: Sequence[_Span]) -> list[_Anchor]:
     found = []
     for position, span in enumerate(spans):
         middle = bisect_left(starts, span.start)
-        earliest = max(middle - _CANDIDATES, bisect_left(starts, span.start - ANCHOR_REACH))
-        latest = min(middle + _CANDIDATES, bisect_right(starts, span.start + ANCHOR_REACH))
+        reach = ANCHOR_REACH if span.bare is not None else _BLIND_REACH
+        earliest = max(middle - _CANDIDATES, bisect_left(starts, span.start - reach))
+        latest = min(middle + _CANDIDATES, bisect_right(starts, span.start + reach))
         for first in range(earliest, latest):
             if span.shown and (last := _end_of_run(cues, first, span)) is not None:
                 found.append((abs(starts[first] - span.start), position, first, last))
@@ -1106,7 +1111,7 @@ def _end_of_run(cues: Sequence[_Cue], first: int, span: _Span) -> int | None:
     said = ""
     for at in range(first, min(first + _LONGEST_RUN, len(cues))):
         said += cues[at].bare
-        if not span.begins_with(said):
+        if not span.begins_with(said) or cues[at].start > span.end + ANCHOR_REACH:
             return None
         if span.says(said):
             return at + 1

@@ -782,7 +782,8 @@ def test_each_line_changed_in_captions_gives_back_one_edit(
     texts = [
         f"alpha{at} {data.draw(st.sampled_from(['and', 'goes on and on, as long as it may. So', 'So what?']))} omega" for at in range(8)
     ]
-    folder = Folder(texts, by_words=by_words, crowded=crowded)
+    # Words a few hundredths of a second apart lie anywhere: only the words could tell whose they are, and these have been changed.
+    folder = Folder(texts, by_words=by_words, crowded=crowded and not by_words)
     chosen = data.draw(st.sets(st.integers(0, 7), min_size=1))
     for number in chosen:
         old, new = (f"Строка {number} ", f"Линия {number} ") if source else (f"alpha{number}", f"quite other {number}")
