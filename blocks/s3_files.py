@@ -73,6 +73,7 @@ _PASSING_CODES = {
     "RequestLimitExceeded",
     "OperationAborted",
 }
+_CHANGED_CODES = {"PreconditionFailed", "412", "InvalidRange", "416"}  # another file by that name came while one was fetched
 _DENIED_CODES = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AccountProblem"}
 
 Value = TypeVar("Value")
@@ -153,32 +154,20 @@ class S3Files(RemoteFiles):
                     body, done, total, etag = self._run(self._open(key, done, etag))
                     copy.seek(done)
                     copy.truncate()
-                    try:
-                        while done < total:
-                            block = bytearray()
-                            try:
-                                self._run(self._fill(body, block, min(BLOCK, total - done)))
-                            finally:  # what came before a cut counts
-                                copy.write(block)
-                                done += len(block)
-                                if block:
-                                    patience.renew()
-                            if progress and done > told:
-                                progress(done - told)
-                                told = done
-                    finally:
-                        self._run(self._close(body))
+                    for block in self._blocks(body, total - done):
+                        copy.write(block)
+                        done += len(block)
+                        if block:
+                            patience.renew()
+                        if progress and done > told:
+                            progress(done - told)
+                            told = done
                     return
                 except Exception as error:
                     if _is_missing(error):
                         raise FileNotFoundError(name) from None
-                    if isinstance(error, ClientError) and error.response["Error"]["Code"] in (
-                        "PreconditionFailed",
-                        "412",
-                        "InvalidRange",
-                        "416",
-                    ):
-                        done, etag = 0, None  # another file by that name has come in the meantime
+                    if isinstance(error, ClientError) and error.response["Error"]["Code"] in _CHANGED_CODES:
+                        done, etag = 0, None
                     time.sleep(patience.after(error))
 
     def remove(self, name: str) -> None:
@@ -191,7 +180,7 @@ class S3Files(RemoteFiles):
             self._run(self._insist(attempt, missing=name))
 
     def found(self, prefix: str) -> Iterator[Found]:
-        start = self.prefix + (self._key(prefix)[len(self.prefix) :] + "/" if prefix else "")
+        start = self._key(prefix) + "/" if prefix else self.prefix
         page: dict[str, Any] = {}
         while True:
             more = {"ContinuationToken": page["NextContinuationToken"]} if page else {}
@@ -291,6 +280,21 @@ class S3Files(RemoteFiles):
             reply["Body"].close()
             raise _Cut
         return reply["Body"], start, int(total), reply.get("ETag")
+
+    def _blocks(self, body: Any, length: int) -> Iterator[bytearray]:
+        """What comes, also of a block that a fault cuts short; then the fault."""
+        try:
+            while length:
+                block = bytearray()
+                try:
+                    self._run(self._fill(body, block, min(BLOCK, length)))
+                except Exception:
+                    yield block
+                    raise
+                yield block
+                length -= len(block)
+        finally:
+            self._run(self._close(body))
 
     async def _fill(self, body: Any, block: bytearray, length: int) -> None:
         async with asyncio.timeout(self._limit(length)):
