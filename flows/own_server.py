@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import prefect
 from prefect.context import refresh_global_settings_context
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from dubbing.errors import PassingFault
 
@@ -69,8 +69,8 @@ class Server:
                 time.sleep(0.05)
         os.environ["PREFECT_API_URL"] = address
         refresh_global_settings_context()
-        # A heartbeat tells a server that outlives the run that it lives; this one doesn't, and stopping it takes a second.
-        self._settings.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+        # A heartbeat tells a server that outlives the run that it lives, and a log is read there later; this one ends with the run.
+        self._settings.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_LOGGING_TO_API_ENABLED: False}))
 
     def stop(self) -> None:
         self._settings.close()

@@ -43,6 +43,8 @@ class Review:
             BadInput: a file that can't be a lesson's timeline or captions.
         """
         self._seen = self._files()
+        if TIMELINE in self._seen and is_unmarked(self._seen[TIMELINE]):
+            self._seen = {}
         if TIMELINE in self._seen:
             timeline_of(self._seen[TIMELINE])
 
@@ -142,7 +144,7 @@ class Review:
 
 
 def timeline_of(content: bytes) -> dict[str, Any]:
-    return editing._document(content)
+    return editing._document(content)[0]
 
 
 def now() -> str:
