@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 from blocks.store import Store, file_digest, open_store
 from dubbing import media, sources
-from dubbing.edits import Edits, new_edit
+from dubbing.changes import LARGEST_TIMELINE, TIMELINE, timeline_of
+from dubbing.edits import Edits, new_edit, place_of
 from dubbing.errors import BadInput
 from dubbing.lesson import Timeline, Transcript, Utterance, plain
 from flows.dub_video import engines_for
 from tasks.history import runs_of
-from tasks.review import LARGEST_FILE, TIMELINE, Review, now, timeline_of
+from tasks.review import Review, now
 
 
 class Dubbed(NamedTuple):
@@ -52,7 +53,7 @@ def edit_lesson(
         dubbed = find_dubbed(results, lesson, language)
         review = Review(results, dubbed.sha256, dubbed.language, Path())
         if undo is not None:
-            edits = review.change(lambda kept: _undone(kept, undo))
+            edits = review.change(lambda kept: _undone(kept, undo, dubbed.transcript))
         elif changes:
             if changes.get("voice"):
                 engines_for("llama").speech.check(dubbed.language, changes["voice"])
@@ -106,17 +107,24 @@ def recording_of(lesson: str) -> tuple[str, str | None]:
     document = path / TIMELINE
     if not document.is_file():
         raise BadInput(f"{path}: no lesson was dubbed into this folder (it has no {TIMELINE})")
-    if document.stat().st_size > LARGEST_FILE:
-        raise BadInput(f"{document}: more than {LARGEST_FILE / 1e6:g} MB can't be a timeline")
+    if document.stat().st_size > LARGEST_TIMELINE:
+        raise BadInput(f"{document}: more than {LARGEST_TIMELINE / 1e6:g} MB can't be a timeline")
     content = timeline_of(document.read_bytes())
     return content["lesson_sha256"], content["target_language"]
 
 
-def _undone(edits: Edits, what: str) -> Edits:
+def _undone(edits: Edits, what: str, transcript: Transcript) -> Edits:
+    """Without the edits that are meant; those of a line are also those that were made under another id it had."""
     if what == "all":
         return edits.without_all()
     if what == "last":
         return edits.without_last()
     if any(edit.id == what for edit in edits.edits):
         return edits.without(edit=what)
-    return edits.without(line=what)
+    there = transcript.utterances
+    places = {edit.id: place_of(edit.line, edit.start, edit.end, there) for edit in edits.edits if edit.line}
+    of_line = [name for name, at in places.items() if at is not None and there[at].id == what]
+    gone = [edit.id for edit in edits.edits if edit.line == what or edit.id in of_line]
+    for name in gone:
+        edits = edits.without(edit=name)
+    return edits if gone else edits.without(line=what)

@@ -6,35 +6,37 @@ the folder's `timeline.json` or captions is taken in before anything is computed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from blocks.store import Store
-from dubbing import edits as editing
-from dubbing.edits import CaptionFile, Edits, Revision
+from dubbing import sources
+from dubbing.changes import LARGEST_TIMELINE, TIMELINE, CaptionFile, changes_in, is_unmarked, timeline_of
+from dubbing.edits import Edit, Edits, Revision, revised
 from dubbing.errors import BadInput
 from dubbing.lesson import Transcript, Translation, plain
 
-TIMELINE = "timeline.json"
-LARGEST_FILE = 50_000_000  # bytes of a text file in the folder
 _KINDS: tuple[Literal["srt", "vtt", "ass"], ...] = ("srt", "vtt", "ass")
 
 
 class Review:
     """The edits of one lesson in one language."""
 
-    def __init__(self, store: Store, lesson: str, language: str, folder: Path, only_look: bool = False) -> None:
+    def __init__(self, store: Store, lesson: str, language: str, folder: Path, only_look: bool = False, name: str = "") -> None:
         """
         Args:
             lesson: sha256 of the recording.
             folder: where the lesson was delivered, if it was.
             only_look: for a plan: what is found in the folder is applied and not kept.
+            name: of the recording: a folder of the same name holds an earlier recording of this lesson, any other one is another lesson.
+                "" is any name.
         """
         self._store, self._lesson, self._language, self.folder = store, lesson, language, folder
-        self._only_look = only_look
+        self._only_look, self._name = only_look, name
         self._seen: dict[str, bytes] = {}
+        self._delivered: dict[str, Any] | None = None  # the folder's timeline, when changes to it can be told
 
     def look(self) -> None:
         """Read the lesson's folder as it is now.
@@ -43,10 +45,8 @@ class Review:
             BadInput: a file that can't be a lesson's timeline or captions.
         """
         self._seen = self._files()
-        if TIMELINE in self._seen and is_unmarked(self._seen[TIMELINE]):
-            self._seen = {}
-        if TIMELINE in self._seen:
-            timeline_of(self._seen[TIMELINE])
+        timeline = self._seen.get(TIMELINE)
+        self._delivered = None if timeline is None or is_unmarked(timeline) else timeline_of(timeline)
 
     def is_up_to_date(self) -> bool:
         """Whether the folder is still as it was looked at: what a person changes while a run goes on must not be written over."""
@@ -62,14 +62,10 @@ class Review:
             BadInput: a change in the folder can't be read or can't be made.
             StoreFailed: the edits can't be read or kept.
         """
-        edits = self.read()
-        edits = self._with_those_of_the_earlier_recording(edits)
-        revision = editing.revised(transcript, translation, edits)
+        edits = self._with(self.read(), self._of_the_earlier_recording())
+        revision = revised(transcript, translation, edits)
         changes = self._changes(revision, voice)
-        if changes:
-            edits = edits.with_(*changes) if self._only_look else self.change(lambda kept: kept.with_(*changes))
-            revision = editing.revised(transcript, translation, edits)
-        return revision
+        return revised(transcript, translation, self._with(edits, changes)) if changes else revision
 
     def read(self) -> Edits:
         """The edits that are kept.
@@ -81,53 +77,53 @@ class Review:
 
     def change(self, function: Callable[[Edits], Edits]) -> Edits:
         """Change the edits that are kept, one person at a time."""
-        name = _name(self._lesson, self._language)
+        name = _edits_of(self._lesson, self._language)
         with self._store.claimed(name):
             changed = function(self.read())
             self._store.write_record(name, plain(changed))
         return changed
 
+    def _with(self, edits: Edits, more: Sequence[Edit]) -> Edits:
+        """The edits with more, which are kept from now on."""
+        known = {edit.id for edit in (*edits.edits, *edits.undone)}
+        new = [edit for edit in more if edit.id not in known]
+        if not new:
+            return edits
+        return edits.with_(*new) if self._only_look else self.change(lambda kept: kept.with_(*new))
+
     def _read(self, lesson: str) -> Edits:
-        kept = self._store.read_edits(_name(lesson, self._language))
+        kept = self._store.read_edits(_edits_of(lesson, self._language))
         return Edits(lesson=lesson, language=self._language) if kept is None else Edits.model_validate(kept)
 
-    def _with_those_of_the_earlier_recording(self, edits: Edits) -> Edits:
-        """Where the folder holds another recording dubbed, as after a lesson was cut again, its edits count for this one too."""
-        earlier = timeline_of(self._seen[TIMELINE])["lesson_sha256"] if TIMELINE in self._seen else None
-        if not earlier or earlier == self._lesson:
-            return edits
-        known = {edit.id for edit in (*edits.edits, *edits.undone)}
-        carried = [edit for edit in self._read(earlier).edits if edit.id not in known]
-        if not carried:
-            return edits
-        return edits.with_(*carried) if self._only_look else self.change(lambda kept: kept.with_(*carried))
+    def _of_the_earlier_recording(self) -> Sequence[Edit]:
+        """Where the folder holds another recording of the lesson dubbed, as after it was cut again, its edits count for this one too."""
+        return self._read(self._delivered["lesson_sha256"]).edits if self._delivered and self._is_earlier() else ()
 
-    def _changes(self, revision: Revision, voice: str) -> list[editing.Edit]:
-        if TIMELINE not in self._seen:
+    def _is_earlier(self) -> bool:
+        assert self._delivered is not None
+        return self._delivered["lesson_sha256"] not in ("", self._lesson) and self._name in ("", self._delivered["lesson"])
+
+    def _changes(self, revision: Revision, voice: str) -> list[Edit]:
+        if self._delivered is None:
             return []
-        timeline = self._seen[TIMELINE]
-        captions: dict[str, list[CaptionFile]] = {self._language: [], revision.transcript.language: []}
-        for name, content in sorted(self._seen.items()):
-            for language in captions:
-                for kind in _KINDS:
-                    if name.endswith(f".{language}.{kind}"):
-                        captions[language].append(CaptionFile(name, kind, content))
-        earlier = timeline_of(timeline)["lesson_sha256"]
-        if earlier and earlier != self._lesson:
-            return []
-        return editing.changes_in(
-            timeline,
-            captions[self._language],
-            captions[revision.transcript.language],
+        return changes_in(
+            self._seen[TIMELINE],
+            self._captions(self._language),
+            self._captions(revision.transcript.language),
             transcript=revision.transcript,
             translation=revision.translation,
             voice=voice,
             made=now(),
-            lesson=self._lesson,
+            lesson="" if self._is_earlier() else self._lesson,
         )
 
+    def _captions(self, language: str) -> list[CaptionFile]:
+        assert self._delivered is not None
+        names = {kind: f"{sources.file_stem(self._delivered['lesson'])}.{language}.{kind}" for kind in _KINDS}
+        return [CaptionFile(name, kind, self._seen[name]) for kind, name in names.items() if name in self._seen]
+
     def _files(self) -> dict[str, bytes]:
-        """The folder's files that a person may change."""
+        """The folder's files that a person may change, and others of their kinds."""
         if not (self.folder / TIMELINE).is_file():
             return {}
         names = [TIMELINE, *(path.name for kind in _KINDS for path in self.folder.glob(f"*.{kind}"))]
@@ -135,16 +131,12 @@ class Review:
         for name in sorted(names):
             path = self.folder / name
             try:
-                if path.stat().st_size > LARGEST_FILE:
-                    raise BadInput(f"{path}: more than {LARGEST_FILE / 1e6:g} MB can't be captions")
+                if path.stat().st_size > LARGEST_TIMELINE:
+                    raise BadInput(f"{path}: more than {LARGEST_TIMELINE / 1e6:g} MB can't be captions")
                 files[name] = path.read_bytes()
             except OSError as error:
                 raise BadInput(f"{path}: can't be read ({error.strerror})") from error
         return files
-
-
-def timeline_of(content: bytes) -> dict[str, Any]:
-    return editing._document(content)[0]
 
 
 def now() -> str:
@@ -156,5 +148,5 @@ def as_rows(revision: Revision) -> list[dict[str, Any]]:
     return [plain(outcome) for outcome in revision.outcomes]
 
 
-def _name(lesson: str, language: str) -> str:
+def _edits_of(lesson: str, language: str) -> str:
     return f"edits/{lesson}/{language}"
