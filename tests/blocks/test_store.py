@@ -64,12 +64,27 @@ def test_putting_content_again_heals_a_damaged_blob(store: Store) -> None:
     assert store.read_bytes(artifact) == b"some sound"
 
 
-def test_a_record_comes_back_while_its_blobs_are_there(store: Store) -> None:
+def test_a_record_comes_back_until_its_blob_is_known_to_be_gone(store: Store) -> None:
     artifact, path = blob(store)
     store.write_record("lines/x/v1/a", {"clip": plain(artifact), "n": 1})
-    assert store.read_record("lines/x/v1/a") == {"clip": plain(artifact), "n": 1}
     path.unlink()
+    assert store.read_record("lines/x/v1/a") == {"clip": plain(artifact), "n": 1}
+    assert store.missing([artifact]) == [artifact]
+    with pytest.raises(BlobDamaged) as damaged:
+        store.path_of(artifact)
+    assert damaged.value.sha256s == (artifact.sha256,)
     assert store.read_record("lines/x/v1/a") is None
+    blob(store)
+    assert store.read_record("lines/x/v1/a") == {"clip": plain(artifact), "n": 1}
+
+
+def test_all_blobs_that_are_gone_are_named_at_once(store: Store) -> None:
+    artifacts = [store.put_bytes(bytes([number]), "audio/wav") for number in range(5)]
+    for artifact in artifacts[1:4]:
+        (Path(store.folder) / artifact.address).unlink()
+    with pytest.raises(BlobDamaged) as damaged:
+        store.fetch(artifacts)
+    assert set(damaged.value.sha256s) == {artifact.sha256 for artifact in artifacts[1:4]}
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)

@@ -182,7 +182,7 @@ def test_a_noun_is_its_class_and_every_field() -> None:
     ids=lambda noun: type(noun).__name__,
 )
 def test_every_field_of_a_noun_counts(noun: Noun) -> None:
-    changes = {str: "other", float: 7.25, int: 7, tuple: ("other",), type(None): "other"}
+    changes = {str: "other", float: 7.25, int: 7, tuple: ("other",), type(None): "other", dict: {"a": "b"}, bool: True}
     seen = {digest(noun)}
     for name in type(noun).model_fields:
         value = getattr(noun, name)

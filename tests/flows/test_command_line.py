@@ -17,7 +17,7 @@ from rich.console import Console
 from dubbing import errors, weights
 from flows import command_line
 from flows.terminal import Progress
-from tasks.stage import Event
+from tasks.progress import Event
 
 
 def exit_code_of(error: type[errors.CoursedubError]) -> int:

@@ -10,10 +10,12 @@ import pytest
 from prefect import flow
 
 from blocks.store import Store
-from dubbing.errors import DownloadFailed, SilentSource
+from dubbing.errors import BlobDamaged, DownloadFailed, SilentSource
 from dubbing.lesson import Artifact, Noun
 from tasks import stage as stages
-from tasks.stage import Event, Stage, StageLog, advance, line_by_line, watched_by
+from tasks.lines import line_by_line
+from tasks.progress import Event, StageLog, advance, watched_by
+from tasks.stage import Stage
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -92,22 +94,45 @@ def test_another_version_is_computed_again(store: Store, record_sound: Stage[Sou
     assert runs == ["a", "a"]
 
 
-@pytest.mark.parametrize("kind", ["blobs/*/*", "records/*/*/*"])
-@pytest.mark.parametrize("damage", ["deleted", "truncated", "emptied"])
-def test_what_is_lost_is_computed_again_and_healed(
-    store: Store, record_sound: Stage[Sound], runs: list[str], kind: str, damage: str
-) -> None:
-    expected, _ = run(lambda: record_sound(store, text="some sound"))
-    [path] = Path(store.folder).glob(kind)
+def damage_file(path: Path, damage: str) -> None:
     if damage == "deleted":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[: 0 if damage == "emptied" else -1])
+
+
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "emptied"])
+def test_a_lost_record_is_computed_again_and_healed(store: Store, record_sound: Stage[Sound], damage: str) -> None:
+    expected, _ = run(lambda: record_sound(store, text="some sound"))
+    [path] = Path(store.folder).glob("records/*/*/*")
+    damage_file(path, damage)
     again, outcomes = run(lambda: record_sound(store, text="some sound"))
     _, after = run(lambda: record_sound(store, text="some sound"))
     assert again == expected
-    assert store.read_bytes(again.media) == b"some sound"
     assert (outcomes[0]["state"], after[0]["state"]) == ("computed", "cached")
+
+
+@stages.stage(version=1, returns=Spoken, opens=("sound",))
+def listen(store: Store, sound: Sound, turn: int) -> Spoken:
+    return Spoken(text=store.read_bytes(sound.media).decode())
+
+
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "emptied"])
+def test_a_lost_blob_is_noticed_by_who_opens_it_and_its_maker_runs_again(
+    store: Store, record_sound: Stage[Sound], runs: list[str], damage: str
+) -> None:
+    run(lambda: listen(store, sound=record_sound(store, text="some sound"), turn=1))
+    [path] = Path(store.folder).glob("blobs/*/*")
+    damage_file(path, damage)
+    run(lambda: listen(store, sound=record_sound(store, text="some sound"), turn=1))
+    assert runs == ["some sound"], "nobody opened it"
+    with pytest.raises(BlobDamaged) as damaged:
+        run(lambda: listen(store, sound=record_sound(store, text="some sound"), turn=2))
+    store.distrust(damaged.value.sha256s)
+    heard, outcomes = run(lambda: listen(store, sound=record_sound(store, text="some sound"), turn=2))
+    assert heard.text == "some sound"
+    assert [outcome["state"] for outcome in outcomes] == ["computed", "computed"]
+    assert runs == ["some sound", "some sound"]
 
 
 def test_a_record_with_a_changed_digit_is_not_believed(store: Store, record_sound: Stage[Sound], runs: list[str]) -> None:
@@ -170,7 +195,8 @@ def line_stage(runs: list[str], fail_at: str = "") -> Stage[Lines]:
             runs.append(text)
             return Spoken(text=text.upper())
 
-        return Lines(lines=tuple(line.text for line in line_by_line(store, "say", 1, texts, lambda text: [text], one, Spoken)))
+        said = line_by_line(store, "say", 1, texts, lambda text: [text], {}, lambda text: {"text": text}, one, Spoken)
+        return Lines(lines=tuple(line.text for line in said))
 
     return say
 

@@ -28,6 +28,7 @@ STAGE_NAMES = (
     "synthesize",
     "fit",
     "shorten",
+    "retranslate",
     "mix",
     "subtitles",
     "render",
@@ -42,6 +43,12 @@ NOT_CODE_OF_A_STAGE = {
     "dubbing.processors",
     "dubbing.sources",
     "dubbing.weights",
+    "blocks.claims",
+    "blocks.files",
+    "tasks.history",
+    "tasks.lines",
+    "tasks.planning",
+    "tasks.progress",
     "tasks.stage",
 }
 PACKAGES = ("dubbing", "blocks", "tasks")
