@@ -203,6 +203,8 @@ class LocalFiles(Files):
             except FileNotFoundError:  # someone removed the folder's last file, and the folder with it
                 if not path.exists():
                     raise
+            except IsADirectoryError:  # damage like any other; what is in it may be somebody's, so it is kept aside
+                os.replace(target, tempfile.mkdtemp(dir=self.root / "scratch", prefix=f"{target.name[:16]}-"))
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -171,7 +171,7 @@ class Store(WritableFileSystem):
             return False
         if not stat.S_ISREG(facts.st_mode):
             self._gone.add(artifact.sha256)
-            raise BlobDamaged([artifact.sha256], "is not a file")
+            return False
         state = (facts.st_size, facts.st_mtime_ns)
         if self._checked.get(artifact.sha256) != state:
             if facts.st_size != artifact.size or file_digest(path) != artifact.sha256:
