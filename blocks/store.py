@@ -160,7 +160,13 @@ class Store(WritableFileSystem):
         with self._disk.errors():
             (self._disk.root / "scratch").mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._disk.root / "scratch", prefix=f"{os.getpid()}-") as folder:
-                yield Path(folder)
+                try:
+                    yield Path(folder)
+                except Exception as error:
+                    # Libraries and programs that write here have words of their own for a full disk, or none.
+                    if isinstance(error, OSError | StoreFailed) or shutil.disk_usage(folder).free > _COPY_BLOCK:
+                        raise
+                    raise StoreFailed(f"store {self._disk.where}: no space left on the disk") from error
 
     def _is_sound_here(self, artifact: Artifact) -> bool:
         """Whether the disk has the blob; what is there and isn't the blob is removed."""
