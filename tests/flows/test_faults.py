@@ -5,25 +5,25 @@ The whole program runs on engines that take no time (`tests.stand_ins`); what th
 
 from __future__ import annotations
 
-import json
+import itertools
+import os
 import random
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from blocks.store import Store
+from blocks.copying import copy_store
+from blocks.files import Files, LocalFiles
 from dubbing.errors import StoreFailed
 from tests.conftest import Bucket
-from tests.fault_proxy import PASS, SILENT, SLOW_DOWN, Fault, FaultProxy
-from tests.flows.stand_in_runs import CALM, LIMIT, Circumstances, Done, Lab, Place, contents, in_bucket, local, run_again
+from tests.fault_proxy import PASS, REFUSE, SILENT, SLOW_DOWN, Fault, FaultProxy
+from tests.flows.stand_in_runs import CALM, Circumstances, Done, Lab, Place, contents, in_bucket, local, run_again
 from tests.seaweed import Seaweed
 from tests.stand_ins import uses
 
@@ -31,6 +31,18 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 STAGES = ["ingest", "extract_audio", "separate", "transcribe", "translate", "synthesize", "fit", "shorten"]
 STAGES += ["subtitles", "mix", "render", "inspect"]
+
+
+EVERYTHING = {"separate": 1, "transcribe": 1, "translate": 2, "synthesize": 22, "shorten": 11, "subtitles": 11, "inspect": 11}
+
+Damage = Callable[[bytes, bytes], bytes | None]  # a file's content and that of another of its kind -> what is there then, None: nothing
+DAMAGES: list[Damage] = [
+    lambda content, another: content[: len(content) // 2],
+    lambda content, another: b"",
+    lambda content, another: content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 4]) + content[len(content) // 2 + 1 :],
+    lambda content, another: None,
+    lambda content, another: another if another != content else b"another",
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +61,9 @@ def killed(lab: Lab, place: Place, folder: Path, die: str) -> None:
     assert done.code == -signal.SIGKILL, done
 
 
-def failed(done: Done, store: str) -> None:
-    """The run said in one line that this store can't be used."""
+def ended_for_want_of_the_store(done: Done, place: Place) -> None:
     assert done.code == StoreFailed.exit_code, (done.code, done.errors)
-    assert len(done.errors.splitlines()) == 1 and store in done.errors, done.errors
+    assert len(done.errors.splitlines()) == 1 and place.store.where in done.errors, done.errors
 
 
 # --- killed
@@ -60,9 +71,7 @@ def failed(done: Done, store: str) -> None:
 
 def test_the_lesson_uses_every_stage(lab: Lab) -> None:
     assert lab.stages == STAGES
-    assert Counter(use.split()[0] for use in lab.uses) == {
-        **{"separate": 1, "transcribe": 1, "translate": 2, "synthesize": 22, "shorten": 11, "subtitles": 11, "inspect": 11}
-    }
+    assert Counter(use.split()[0] for use in lab.uses) == EVERYTHING
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -113,80 +122,169 @@ def test_killed_with_a_bucket(lab: Lab, bucket: Bucket, seaweed: Seaweed, tmp_pa
 
 # --- damaged
 
-
-def truncated(path: Path, others: list[bytes]) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def emptied(path: Path, others: list[bytes]) -> None:
-    path.write_bytes(b"")
-
-
-def flipped(path: Path, others: list[bytes]) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
-def deleted(path: Path, others: list[bytes]) -> None:
-    path.unlink()
-
-
-def replaced(path: Path, others: list[bytes]) -> None:
-    content = path.read_bytes()
-    path.write_bytes(next((other for other in others if other != content), b"another"))
-
-
-def blocked(path: Path, others: list[bytes]) -> None:
-    path.unlink()
-    path.mkdir()
-    (path / "inside").touch()
-
-
-Damage = Callable[[Path, list[bytes]], None]
-DAMAGES: list[Damage] = [truncated, emptied, flipped, deleted, replaced, blocked]
-KINDS = ["records", "lines", "packs", "records lines packs", "lessons figures", "blobs", "records lines packs lessons figures blobs"]
-
-
-def damage(store: Path, kinds: str, how: Damage) -> int:
-    files = [path for kind in kinds.split() for path in sorted((store / kind).rglob("*")) if path.is_file()]
-    by_kind = {path.parts[len(store.parts)]: [other.read_bytes() for other in files[:2]] for path in files}
-    for path in files:
-        how(path, by_kind[path.parts[len(store.parts)]])
-    return len(files)
-
-
-# What has to be computed again, in uses of engines, where all of a kind are damaged.
+# What has to be computed again, in uses of engines, where all files of these kinds are damaged.
 AGAIN = {
     "records": {"separate": 1, "transcribe": 1},
     "lines": {},
     "packs": {},
-    "records lines packs": {
-        "separate": 1,
-        "transcribe": 1,
-        "translate": 2,
-        "synthesize": 22,
-        "shorten": 11,
-        "subtitles": 11,
-        "inspect": 11,
-    },
+    "lines packs": {},
+    "records lines packs": EVERYTHING,
     "lessons figures": {},
     "blobs": {"separate": 1, "synthesize": 11},
+    "records lines packs lessons figures blobs": EVERYTHING,
 }
 
 
-@pytest.mark.parametrize("how", DAMAGES, ids=lambda how: how.__name__)
-def test_damaged_files_are_made_again_and_nothing_else(lab: Lab, tmp_path: Path, how: Damage) -> None:
-    def one(kinds: str) -> tuple[str, dict[str, int]]:
-        folder = tmp_path / kinds
-        place = lab.copy_of_whole(folder / "store")
-        assert damage(place.folder, kinds, how)
-        done = lab.dub(place, folder / "output", folder / "notes").wait()
-        assert done.code == 0, (kinds, done.errors)
-        assert contents(folder / "output") == lab.expected, kinds
-        shutil.rmtree(folder / "store")
-        return kinds, dict(Counter(use.split()[0] for use in uses(folder / "notes" / "uses")))
+def damage(files: Files, kinds: str, damages: Sequence[Damage] = DAMAGES) -> None:
+    """Damage every file, the first in the first way, the second in the second, and so on."""
+    for kind in kinds.split():
+        names = sorted(found.name for found in files.found(f"{kind}/"))
+        contents = files.each(files.read, names)
+        ways = itertools.islice(itertools.cycle(damages), len(names))
+        changed = files.each(lambda way: way[0](way[1], way[2]), zip(ways, contents, [*contents[1:], contents[0]], strict=True))
+        files.each(lambda file: files.remove(file[0]) if file[1] is None else files.write(*file), zip(names, changed, strict=True))
 
-    with ThreadPoolExecutor(2) as pool:
-        for kinds, made in pool.map(one, KINDS):
-            assert kinds not in AGAIN or made == AGAIN[kinds]
+
+def made_again(lab: Lab, place: Place, folder: Path, circumstances: Circumstances = CALM) -> dict[str, int]:
+    """What a run that ends well used the engines for."""
+    done = lab.dub(place, folder / "output", folder / "notes", circumstances=circumstances).wait()
+    assert done.code == 0, done.errors
+    assert contents(folder / "output") == lab.expected
+    return dict(Counter(use.split()[0] for use in uses(folder / "notes" / "uses")))
+
+
+@pytest.mark.parametrize("kinds", AGAIN)
+@pytest.mark.parametrize("first", [0, 3])
+def test_damaged_files_are_made_again_and_nothing_else(lab: Lab, tmp_path: Path, kinds: str, first: int) -> None:
+    place = lab.copy_of_whole(tmp_path / "store")
+    damage(place.store.files, kinds, [*DAMAGES[first:], *DAMAGES[:first]])
+    assert made_again(lab, place, tmp_path) == AGAIN[kinds]
+    assert made_again(lab, place, tmp_path / "healed") == {}
+    shutil.rmtree(tmp_path / "store")
+
+
+@pytest.mark.parametrize("kinds", ["records", "records lines packs", "blobs"])
+def test_folders_that_stand_where_files_belong_are_damage_too(lab: Lab, tmp_path: Path, kinds: str) -> None:
+    place = lab.copy_of_whole(tmp_path / "store")
+    for path in [path for kind in kinds.split() for path in (place.folder / kind).rglob("*") if path.is_file()]:
+        path.unlink()
+        path.mkdir()
+        (path / "inside").touch()
+    assert made_again(lab, place, tmp_path) == AGAIN[kinds]
+    shutil.rmtree(tmp_path / "store")
+
+
+@pytest.fixture
+def whole_in_bucket(lab: Lab, bucket: Bucket, seaweed: Seaweed, tmp_path: Path) -> Place:
+    """A bucket in which the lesson is finished, and an empty working folder."""
+    place = in_bucket(bucket, tmp_path / "working", seaweed.environment())
+    copy_store(lab.whole.store, place.store, lambda done, total: None)
+    return place
+
+
+@pytest.mark.parametrize("kinds", ["records", "lines packs", "blobs"])
+def test_damage_in_a_bucket_is_made_again_and_nothing_else(lab: Lab, whole_in_bucket: Place, tmp_path: Path, kinds: str) -> None:
+    damage(whole_in_bucket.store.files, kinds)
+    assert made_again(lab, whole_in_bucket, tmp_path) == AGAIN[kinds]
+    shutil.rmtree(tmp_path / "working")
+    assert made_again(lab, whole_in_bucket, tmp_path / "healed") == {}
+
+
+def test_a_damaged_working_folder_is_filled_from_the_bucket(lab: Lab, whole_in_bucket: Place, tmp_path: Path) -> None:
+    assert made_again(lab, whole_in_bucket, tmp_path) == {}
+    damage(LocalFiles(tmp_path / "working"), "blobs")
+    assert made_again(lab, whole_in_bucket, tmp_path / "healed") == {}
+
+
+# --- full
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Where a disk of any size can be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("megabytes", [0.1, 2, 8, 12, 16])
+def test_a_full_disk_ends_the_run_in_one_line_and_what_was_kept_is_right(
+    lab: Lab, small_disk: Path, tmp_path: Path, megabytes: float
+) -> None:
+    def resize(size: float) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size * 1024:.0f}k", small_disk], check=True)
+
+    resize(megabytes)
+    place = local(small_disk / "store")
+    ended_for_want_of_the_store(lab.dub(place, tmp_path / "output", tmp_path / "notes").wait(), place)
+    resize(200)
+    run_again(lab, place, tmp_path)
+
+
+# --- out of reach
+
+
+@pytest.fixture
+def proxy(seaweed: Seaweed) -> Iterator[FaultProxy]:
+    with FaultProxy(seaweed.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def behind(proxy: FaultProxy, bucket: Bucket, seaweed: Seaweed, tmp_path: Path) -> Place:
+    """A bucket behind the proxy."""
+    return in_bucket(bucket, tmp_path / "working", {**seaweed.environment(), "AWS_ENDPOINT_URL": proxy.endpoint})
+
+
+def test_a_store_that_is_down_for_seconds_delays_the_run(lab: Lab, behind: Place, proxy: FaultProxy, tmp_path: Path) -> None:
+    run = lab.dub(behind, tmp_path / "output", tmp_path / "notes", circumstances=Circumstances(seconds=0.05, patience=30))
+    while run.is_running():
+        time.sleep(1)
+        proxy.down()
+        time.sleep(1)
+        proxy.up()
+    done = run.wait()
+    assert done.code == 0, done.errors
+    assert contents(tmp_path / "output") == lab.expected
+    assert sorted(uses(tmp_path / "notes" / "uses")) == sorted(lab.uses)
+
+
+@pytest.mark.parametrize("requests", [0, 1, 40, 150, 300])
+def test_a_store_that_stays_away_ends_the_run_in_one_line(
+    lab: Lab, behind: Place, proxy: FaultProxy, tmp_path: Path, requests: int
+) -> None:
+    proxy.fault = lambda method, path: PASS if len(proxy.requests) <= requests else REFUSE
+    run = lab.dub(behind, tmp_path / "output", tmp_path / "notes", circumstances=Circumstances(patience=1))
+    ended_for_want_of_the_store(run.wait(60), behind)
+    proxy.fault = PASS
+    run_again(lab, behind, tmp_path)
+
+
+FAULTS = {
+    "slow down": lambda number: SLOW_DOWN if number % 3 == 0 else PASS,
+    "slow": lambda number: Fault(delay=0.3) if number % 5 == 0 else PASS,
+    "silent": lambda number: SILENT if number in (20, 100) else PASS,
+    "answers lost": lambda number: Fault(lose_answer=True) if number % 4 == 0 else PASS,
+    "answers cut": lambda number: Fault(cut_answer=0.6) if number % 4 == 0 else PASS,
+    "requests cut": lambda number: Fault(cut_request=0.6) if number % 4 == 0 else PASS,
+    "bits of requests flipped": lambda number: Fault(flip_request=0.5) if number % 4 == 0 else PASS,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_that_pass_cost_no_work(lab: Lab, behind: Place, proxy: FaultProxy, tmp_path: Path, fault: str) -> None:
+    proxy.fault = lambda method, path: FAULTS[fault](len(proxy.requests))
+    assert made_again(lab, behind, tmp_path, Circumstances(patience=10)) == EVERYTHING
+    shutil.rmtree(tmp_path / "working")
+    assert made_again(lab, behind, tmp_path / "again", Circumstances(patience=10)) == {}
+
+
+def test_bits_that_flip_on_the_way_never_make_a_wrong_result(lab: Lab, behind: Place, proxy: FaultProxy, tmp_path: Path) -> None:
+    """What comes damaged counts as damaged, and is made again."""
+    proxy.fault = lambda method, path: Fault(flip_answer=0.5) if len(proxy.requests) % 4 == 0 else PASS
+    made_again(lab, behind, tmp_path, Circumstances(patience=10))
+    shutil.rmtree(tmp_path / "working")
+    print(made_again(lab, behind, tmp_path / "again", Circumstances(patience=10)))
