@@ -47,6 +47,22 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def digest_of(value: Any) -> str:
+    """`digest` of one value. A noun's is remembered for a while: a transcript is an input of many stages."""
+    if not isinstance(value, Noun):
+        return digest(value)
+    known = _digests.get(id(value))
+    if known is None or known[0] is not value:
+        known = _digests[id(value)] = value, digest(value)
+        if len(_digests) > _REMEMBERED:
+            _digests.pop(next(iter(_digests)), None)
+    return known[1]
+
+
+_REMEMBERED = 50  # nouns
+_digests: dict[int, tuple[Noun, str]] = {}  # by identity: the noun is kept with it, so that no other takes its place
+
+
 def described(value: Any) -> dict[str, Any]:
     """The value as a few plain words, by which two keys can be compared: an engine by each of its settings, weights and packages, text and
     numbers as they are, everything else by a digest.
@@ -58,7 +74,7 @@ def described(value: Any) -> dict[str, Any]:
         return dict(_leaves("", value.fingerprint()))
     if value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= LONGEST_SHOWN):
         return {"": value}
-    return {"": f"#{digest(value)[:12]}"}
+    return {"": f"#{digest_of(value)[:12]}"}
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

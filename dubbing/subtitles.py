@@ -150,6 +150,8 @@ def clean(text: str) -> str:
     >>> clean("a\\u202eb\\x00\\n c")
     'ab c'
     """
+    if text.isprintable() and "  " not in text and text == text.strip():
+        return text  # as nearly every text is
     seen = "".join(" " if char.isspace() and not _is_no_break(char) else char for char in text if char.isspace() or _is_shown(char))
     seen = re.sub(" +", " ", seen).strip()
     return seen if any(char not in _ZERO_WIDTH_JOINERS and not unicodedata.category(char).startswith(("C", "Z")) for char in seen) else ""

@@ -1,7 +1,8 @@
 """A reviewer's changes as a run meets them: those that are kept in the store, and those that lie in the lesson's folder since the last run.
 
 Edits are kept under the recording's digest and the language, `edits/<sha256>/<language>`, apart from every cache. What a person changed in
-the folder's `timeline.json` or captions is taken in before anything is computed, so that nothing is lost, whatever happens then.
+the folder's `timeline.json` or captions is kept before what follows from it is computed, long before the folder is written anew: nothing is
+lost, whatever happens then.
 """
 
 from __future__ import annotations

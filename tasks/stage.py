@@ -14,7 +14,6 @@ the code changes. Several runs at once compute a stage once: a miss claims the r
 from __future__ import annotations
 
 import functools
-import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -29,7 +28,7 @@ from blocks.engine import Engine
 from blocks.store import Store, artifacts_in
 from dubbing import weights
 from dubbing.errors import PassingFault, StoreFailed
-from dubbing.keys import described, digest
+from dubbing.keys import described, digest, digest_of
 from dubbing.lesson import Artifact, Noun, plain
 from tasks.history import StageEntry, history_in_hand
 from tasks.planning import plan_in_hand
@@ -51,11 +50,18 @@ class _Key(CachePolicy):
         self.stage = stage
 
     def compute_key(self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any) -> str:
-        key, inputs_described = self.stage.key(inputs)
+        key, inputs_described = self.stage.key(inputs["given"].inputs)
         call = _call.get()
         if call:
             call.key, call.inputs = key, inputs_described
         return key
+
+
+class _Given:
+    """A stage's inputs as Prefect carries them: unopened, since it would look into every word of a transcript several times."""
+
+    def __init__(self, inputs: dict[str, Any]) -> None:
+        self.inputs = inputs
 
 
 class _Call:
@@ -111,12 +117,10 @@ class Stage(Generic[Result]):
         self.opens = tuple(opens)
         self.per_line = per_line
         self.unkeyed = frozenset(unkeyed) | {"store"}
-        signature = inspect.signature(function)
 
-        @functools.wraps(function)
-        def body(*args: Any, **kwargs: Any) -> dict[str, Any]:
-            inputs = signature.bind(*args, **kwargs).arguments
-            call, store, work = _call.get(), inputs["store"], Work(self.name)
+        def body(store: Store, given: _Given) -> dict[str, Any]:
+            inputs = given.inputs
+            call, work = _call.get(), Work(self.name)
             try:
                 if call:
                     call.work = work
@@ -124,7 +128,7 @@ class Stage(Generic[Result]):
                 with working(work):
                     _fetch_weights(inputs.values())
                     store.fetch(self.opened(inputs))
-                    result = plain(function(*args, **kwargs))
+                    result = plain(function(store, **inputs))
                     work.finish()
             except BaseException:
                 if call:
@@ -149,7 +153,8 @@ class Stage(Generic[Result]):
     def key(self, inputs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """The name of the record for these inputs, and the inputs in plain words (`dubbing.keys.described`) as "input" or "input.part"."""
         kept = {name: value for name, value in inputs.items() if name not in self.unkeyed}
-        key = f"records/{self.name}/v{self.version}/{digest('stage', self.name, self.version, kept)}"
+        digests = {name: digest_of(value) for name, value in kept.items()}
+        key = f"records/{self.name}/v{self.version}/{digest('stage', self.name, self.version, digests)}"
         words = {f"{name}.{part}" if part else name: value for name in kept for part, value in described(kept[name]).items()}
         return key, words
 
@@ -167,7 +172,7 @@ class Stage(Generic[Result]):
         call = self._begin(store)
         token = _call.set(call)
         try:
-            state = self._on(store)(store=store, return_state=True, **inputs)
+            state = self._on(store)(store=store, given=_Given(inputs), return_state=True)
         finally:
             _call.reset(token)
         return self.concluded(call, state)
@@ -178,7 +183,7 @@ class Stage(Generic[Result]):
         call = self._begin(store)
         token = _call.set(call)  # the task runs in a copy of this context
         try:
-            return Pending(call, self._on(store).submit(store=store, **inputs))
+            return Pending(call, self._on(store).submit(store=store, given=_Given(inputs)))
         finally:
             _call.reset(token)
 
