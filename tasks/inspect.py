@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from blocks.store import Store
 from blocks.transcription import Recogniser
 from dubbing import audio, inspection, mixing, report, verification
@@ -50,9 +52,11 @@ def inspect(store: Store, rendered: Render, timeline: Timeline, sound: Recording
     heard_of = {line.id: result.text for line, result in zip(spoken, heard, strict=True)}
     errors = {line.id: _word_errors(line, heard_of[line.id], timeline.target_language) for line in spoken}
     checks = tuple(_line_checks(line, heard_of.get(line.id), errors.get(line.id)) for line in timeline.lines)
-    with store.scratch() as folder:
-        measured = inspection.measure(store.path_of(rendered.media), folder / "dubbed.wav")
-        original, dubbed = inspection.levels(store.path_of(sound.media)), inspection.levels(folder / "dubbed.wav")
+    with store.scratch() as folder, ThreadPoolExecutor(1) as beside:
+        measuring = beside.submit(inspection.measure, store.path_of(rendered.media), folder / "dubbed.wav")  # ffmpeg's own process
+        original = inspection.levels(store.path_of(sound.media))
+        measured = measuring.result()
+        dubbed = inspection.levels(folder / "dubbed.wav")
     file = _file_checks(timeline, measured, sound.duration, loudness, list(errors.values()))
     document = timeline_document("", timeline, checks)
     plots = report.plots(document, original, dubbed)

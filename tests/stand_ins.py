@@ -1,14 +1,15 @@
 """The whole program with engines that take no time:  python -m tests.stand_ins dub lesson.mp4 …   (any verb of `coursedub`)
 
-The stages, the cache, the store, the flow and the command line are the real ones; what is stood in for is only what the engines compute, and
-that depends on their inputs as an engine's does. Every use of an engine is written to a log as soon as it begins, a line each, so that a test
-can count what was computed, in whichever process.
+The stages, the cache, the store, the flow and the command line are the real ones; what is stood in for is only what the engines compute,
+and that depends on their inputs as an engine's does. Every use of an engine is written to a log as soon as it begins, a line each, so
+that a test can count what was computed, in whichever process.
 
 Environment:
     STAND_INS_LOG       file that the uses are appended to: "<stage> <what>"
     STAND_INS_DIE       "stage:kind:n": the process kills itself with SIGKILL at the n-th event of that kind of that stage
     STAND_INS_SECONDS   how long each use of an engine takes (default 0)
     STAND_INS_SETTINGS  JSON, settings of the engines: {"translator": {"style": "b"}, …}
+    STAND_INS_VERSIONS  JSON, versions of the packages and weights that engines say they are made of: {"speech": "2", …}
     STAND_INS_LINES     seconds between two lines of a lesson (default 2)
 """
 
@@ -61,6 +62,7 @@ class StandInSeparator(Separator):
     engine_name: ClassVar[str] = "stand-in"
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
     style: str = "a"
+    note: str = ""  # a setting that happens to change nothing, as every engine here has one
     threads: int = 0
 
     def separate(self, source: Path, vocals: Path, background: Path, progress: Callable[[float], None]) -> None:
@@ -81,6 +83,7 @@ class StandInRecogniser(Recogniser):
     engine_name: ClassVar[str] = "stand-in"
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
     style: str = "a"
+    note: str = ""
     threads: int = 0
 
     def detect_language(self, recording: Path) -> str:
@@ -117,7 +120,7 @@ class StandInTranslator(Translator):
     shortens: ClassVar[bool] = True
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
     style: str = "a"
-    seed: int = 0  # a setting that happens to change nothing
+    note: str = ""
     threads: int = 0
 
     def translate(
@@ -139,6 +142,7 @@ class StandInSpeech(SpeechEngine):
     seeded: ClassVar[bool] = True
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
     style: str = "a"
+    note: str = ""
     threads: int = 0
 
     def voices(self, language: str) -> list[str]:
@@ -158,7 +162,13 @@ def stand_in() -> None:
     """Put the stand-ins where the embedded engines are."""
     settings: dict[str, Any] = json.loads(os.environ.get("STAND_INS_SETTINGS", "{}"))
 
+    versions: dict[str, str] = json.loads(os.environ.get("STAND_INS_VERSIONS", "{}"))
+
     def made(engine: type[Any], family: str) -> Callable[[], Any]:
+        if family in versions:
+            fingerprint = engine.fingerprint
+            changed = {"packages": {"some-package": versions[family]}}
+            engine.fingerprint = lambda self: fingerprint(self) | changed
         return lambda: engine(**settings.get(family, {}))
 
     tables: list[tuple[dict[str, Any], type[Any], str]] = [

@@ -1,8 +1,9 @@
 """What a run costs as lessons grow:  python -m tests.benchmarks.scale [lines …] [--s3]
 
-For lessons of 100, 1000 and 5000 lines (a line every 2 s; the engines are stood in for and take no time, so what is left is ours): seconds and
-peak memory of a cold run, a cached run and one after one line was edited, on a local store and, with --s3, on a SeaweedFS server on this machine
-with the number of requests made to it. An empty flow of as many tasks is timed beside them, in the same way, since machines differ.
+For lessons of 100, 1000 and 5000 lines (a line every 2 s; the engines are stood in for and take no time, so what is left is ours):
+seconds and peak memory of a cold run, a cached run and one after one line was edited, on a local store and, with --s3, on a SeaweedFS
+server on this machine with the number of requests made to it. An empty flow of as many tasks is timed beside them, in the same way, since
+machines differ.
 """
 
 from __future__ import annotations
