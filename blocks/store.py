@@ -52,7 +52,7 @@ class Store(WritableFileSystem):
     _gone: set[str] = PrivateAttr(default_factory=set)  # digests of blobs that were found missing or damaged
     _read_ahead: dict[str, bytes] = PrivateAttr(default_factory=dict)  # records that Prefect asks for twice
     _failures: dict[str, StoreFailed] = PrivateAttr(default_factory=dict)  # of Prefect's reads and writes, which it keeps to itself
-    _waiting: Callable[[str], None] = PrivateAttr(default=lambda name: None)
+    _waiting: Callable[[str], None] | None = PrivateAttr(default=None)  # no function: pydantic would make it a method, for good
 
     def block_initialization(self) -> None:
         if "://" in self.folder:
@@ -268,7 +268,7 @@ class Store(WritableFileSystem):
             return ahead
         try:
             content = self._read_whole(path)
-            if content is None and not self._claims.acquire(path, lambda: self._read_whole(path) is not None, lambda: self._waiting(path)):
+            if content is None and not self._claims.acquire(path, lambda: self._read_whole(path) is not None, lambda: self._wait_for(path)):
                 content = self._read_whole(path)
         except StoreFailed as failure:
             self._failures[path] = failure
@@ -300,6 +300,10 @@ class Store(WritableFileSystem):
         failure = self._failures.pop(path, None)
         if failure:
             raise failure
+
+    def _wait_for(self, path: str) -> None:
+        if self._waiting:
+            self._waiting(path)
 
     def _resolve_path(self, path: str) -> None:
         """Prefect would make record names absolute with this; ours are relative to the store."""
