@@ -12,6 +12,8 @@ from tasks.history import history_in_hand
 from tasks.planning import LinesPlanned, Plan, PlannedLine, difference, plan_in_hand
 from tasks.progress import Event, advance, tell, work_in_hand
 
+_EARLIER_LINES = 3  # that a pack keeps for each line in use: what an edit changed is there when it is undone
+
 Result = TypeVar("Result", bound=Noun)
 Item = TypeVar("Item")
 
@@ -80,7 +82,7 @@ def _found(store: Store, addresses: Sequence[str], made: Mapping[str, Any], pack
 
 
 class _Pack:
-    """The line records that a lesson's stage used last, with what shaped each."""
+    """The line records that a lesson's stage used last, with what shaped each; the newest come last."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name = store, name
@@ -92,15 +94,18 @@ class _Pack:
 
     def inputs_of(self, ids: Sequence[str]) -> dict[str, Any] | None:
         """What shaped the line that stood here last."""
-        for line in self._content.values():
+        for line in reversed(self._content.values()):
             if line["ids"] == list(ids):
                 return dict(line["own"])
         return None
 
     def write(self, lines: Mapping[str, tuple[Sequence[str], Mapping[str, Any], Any]]) -> None:
         content = {address: {"ids": list(ids), "own": _described(own), "record": record} for address, (ids, own, record) in lines.items()}
-        if content != self._content:
-            self._store.write_record(self._name, content)
+        if content.items() <= self._content.items():
+            return
+        earlier = {address: line for address, line in self._content.items() if address not in content}
+        kept = list(earlier)[-(_EARLIER_LINES * len(content)) :]
+        self._store.write_record(self._name, {**{address: earlier[address] for address in kept}, **content})
 
 
 def _described(own: Mapping[str, Any]) -> dict[str, Any]:
