@@ -2,10 +2,10 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo demo-s3 test lint format lock clean
 
 BIN := .venv/bin
-PYTHON_CODE := dubbing blocks tasks flows tests samples
+PYTHON_CODE := dubbing blocks tasks flows tests samples scripts
 TEST_OPTIONS ?= -n 2 --dist loadfile
 UV_VERSION := 0.13.8
 
@@ -14,13 +14,16 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: system packages, and the locked Python packages into .venv
 	@scripts/setup.sh
 
 demo: setup ## dub the sample lesson into English and say where the result is
 	@$(BIN)/coursedub dub samples/lesson_ru.mp4 --to en --output demo
+
+demo-s3: setup ## the same with results in a bucket (a SeaweedFS server here), then again from an empty disk
+	@$(BIN)/python scripts/demo_s3.py
 
 test: setup ## run the tests (TEST_OPTIONS="-k name" runs some)
 	@$(BIN)/python -m pytest $(TEST_OPTIONS)
@@ -42,5 +45,5 @@ lock: setup ## write requirements.lock anew from pyproject.toml; what is locked 
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --output-file requirements.lock $(LOCK_OPTIONS)
 	@rm -r .lock-tools
 
-clean: ## remove the demo's result
-	@rm -rf demo
+clean: ## remove the demos' results
+	@rm -rf demo demo-replayed

@@ -69,6 +69,11 @@ class Store(WritableFileSystem):
         return self._files
 
     @property
+    def working_files(self) -> Files | None:
+        """Of a bucket, the copies on this machine's disk, which can go any time; None where blobs are opened in the store itself."""
+        return None if self._files is self._disk else self._disk
+
+    @property
     def where(self) -> str:
         return self._files.where
 

@@ -23,6 +23,7 @@ VIDEO_DAYS = 30.0
 OTHER_DAYS = 30.0  # subtitles, pictures, records: small
 GRACE = 3600.0  # seconds: what is younger may belong to a run that isn't finished
 STALE = 86400.0  # seconds after which work in hand and claims belong to nobody
+COPY = "copy"  # on this machine of what is in a bucket
 _DAY = 86400.0
 _BLOB = re.compile(r"blobs/[0-9a-f]{2}/([0-9a-f]{64})$")
 
@@ -44,7 +45,7 @@ class Removal(NamedTuple):
 
     name: str
     size: int  # bytes
-    kind: str  # audio, video, other, record, edits, leftover
+    kind: str  # audio, video, other, record, edits, leftover, copy
     why: str
 
 
@@ -89,8 +90,14 @@ def removals(store: Store, policy: Policy, now: float | None = None, progress: C
             limit = days.get(use.kind, policy.other_days)
             if use.kind != "edits" and not use.lessons & policy.keep and now - use.last > max(limit * _DAY, GRACE):
                 gone.append(Removal(use.found.name, use.found.size, use.kind, f"unused for more than {limit:g} days"))
+    if store.working_files:
+        gone += [
+            Removal(found.name, found.size, COPY, f"on this machine for more than {policy.audio_days:g} days")
+            for found in store.working_files.found("")
+            if now - found.modified > max(policy.audio_days * _DAY, GRACE)
+        ]
     if policy.size is not None:
-        names = {removal.name for removal in gone}
+        names = {removal.name for removal in gone if removal.kind != COPY}
         left = [use for use in uses if use.found.name not in names]
         gone += _down_to(left, policy.size, policy.keep, now)
     return gone
@@ -102,9 +109,14 @@ def remove(store: Store, removals: Iterable[Removal], progress: Callable[[int], 
     Raises:
         StoreFailed
     """
+    copies = store.working_files
+
+    def remove_one(removal: Removal) -> None:
+        (copies if copies and removal.kind == COPY else store.files).remove(removal.name)
+
     ordered = sorted(removals, key=lambda removal: removal.kind not in ("record", "edits", "leftover"))
     for start in range(0, len(ordered), 100):
-        store.files.each(lambda removal: store.files.remove(removal.name), ordered[start : start + 100])
+        store.files.each(remove_one, ordered[start : start + 100])
         progress(min(start + 100, len(ordered)))
 
 

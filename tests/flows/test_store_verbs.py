@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from blocks.s3_store import S3Store
 from blocks.store import Store, open_store
 from dubbing.errors import BadSetting
+from tasks.clean import Policy, removals, remove
 from tests.conftest import Bucket
 from tests.flows.stand_in_runs import CALM, Done, Lab, Run, contents, in_bucket, local
 from tests.seaweed import Seaweed
@@ -104,6 +107,20 @@ def test_clean_in_a_bucket(lab: Lab, tmp_path: Path, seaweed: Seaweed, bucket: B
     cleaned = coursedub(tmp_path / "2", "clean", "--store", bucket.address, "--lesson", lab.sha256, "--json", **place.environment).result
     assert cleaned["files"] == len(listing(lab.whole.store)) - 1
     assert set(listing(place.store)) == {"figures/stages"}
+
+
+def test_copies_of_a_buckets_files_go_from_the_disk_and_not_from_the_bucket(tmp_path: Path, bucket: Bucket) -> None:
+    store = S3Store(folder=bucket.address, credentials=bucket.credentials, working_folder=str(tmp_path))
+    artifact = store.put_bytes(b"some sound", "audio/wav")
+    copy = tmp_path / artifact.address
+    assert copy.exists()
+    long_ago = time.time() - 8 * 86400
+    os.utime(copy, (long_ago, long_ago))
+    found = removals(store, Policy())
+    assert [(removal.name, removal.kind) for removal in found] == [(artifact.address, "copy")]
+    remove(store, found)
+    assert not copy.exists()
+    assert store.read_bytes(artifact) == b"some sound", "the bucket has it"
 
 
 def test_cleaning_is_a_flow_too(lab: Lab, tmp_path: Path) -> None:
