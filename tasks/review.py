@@ -53,11 +53,14 @@ class Review:
         """Whether the folder is still as it was looked at: what a person changes while a run goes on must not be written over."""
         return self._files() == self._seen
 
-    def revised(self, transcript: Transcript, translation: Translation, voice: str) -> Revision:
+    def revised(
+        self, transcript: Transcript, translation: Translation, voice: str, check: Callable[[Revision], None] = lambda revision: None
+    ) -> Revision:
         """The lines with all edits applied, those of the folder included, which are kept from now on.
 
         Args:
             voice: the run's.
+            check: of the folder's changes, before they are kept: what it raises leaves them in the folder alone.
 
         Raises:
             BadInput: a change in the folder can't be read or can't be made.
@@ -66,7 +69,11 @@ class Review:
         edits = self._with(self.read(), self._of_the_earlier_recording())
         revision = revised(transcript, translation, edits)
         changes = self._changes(revision, voice)
-        return revised(transcript, translation, self._with(edits, changes)) if changes else revision
+        if changes:
+            revision = revised(transcript, translation, edits.with_(*changes))
+            check(revision)
+            revision = revised(transcript, translation, self._with(edits, changes))
+        return revision
 
     def read(self) -> Edits:
         """The edits that are kept.
