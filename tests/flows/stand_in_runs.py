@@ -195,6 +195,8 @@ class Lab:
         self.uses = uses(folder / "notes" / "uses")
         assert len(self.uses) == len(set(self.uses))
         self.stages = [stage["name"] for stage in done.result["stages"]]
+        timeline = json.loads((folder / "expected" / "timeline.json").read_text())
+        self.lines = [line["id"] for line in timeline["lines"]]
 
     def dub(self, place: Place, output: Path, notes: Path, *options: str, circumstances: Circumstances = CALM) -> Run:
         command = ["dub", str(self.lesson), "--store", place.store.folder, "--output", str(output), "--json", "--captions", "words"]
