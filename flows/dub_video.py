@@ -30,7 +30,7 @@ from dubbing.edits import Revision
 from dubbing.errors import BadSetting, BlobDamaged, UnsupportedLanguage
 from dubbing.languages import base_language, is_tag, name_of
 from dubbing.lesson import Artifact, Clips, Recording, Source, Stems, Timeline, Transcript, Translation
-from tasks.deliver import Made, deliver
+from tasks.deliver import Made, deliver, delivered
 from tasks.extract_audio import extract_audio
 from tasks.fit import fit
 from tasks.history import written_down
@@ -114,7 +114,7 @@ def dub_video(
         with watched_by(log), results.scratch() as scratch:
             found = find(source, scratch, media.Limits(max_megabytes, max_hours))
             folder = output_folder(output, source, found, target_language)
-            reviewing = Review(results, found.sha256, target_language, folder)
+            reviewing = Review(results, found.sha256, target_language, folder, name=found.name)
             with written_down(results, found, target_language, str(folder)):
                 made, files = _made_and_delivered(results, found, engines, wishes, reviewing)
     finally:
@@ -136,6 +136,7 @@ def _made_and_delivered(store: Store, found: Source, engines: Engines, wishes: W
         try:
             reviewing.look()
             made = story(store, found, engines, wishes, reviewing)
+            store.fetch(delivered(made))
             if reviewing.is_up_to_date():
                 return made, deliver(store, made, found.name, found.sha256, reviewing.folder)
         except BlobDamaged as blobs:
@@ -236,10 +237,13 @@ def _revised(reviewing: Review, speech: SpeechEngine, transcript: Transcript, tr
     Raises:
         BadInput: a change in the lesson's folder can't be read, or a line is to have a voice that there isn't.
     """
-    revision = reviewing.revised(transcript, translation, voice)
-    for line in revision.translation.lines:
-        if line.voice:
-            speech.check(translation.language, line.voice)
+
+    def check_voices(revision: Revision) -> None:
+        for voice in dict.fromkeys(line.voice for line in revision.translation.lines if line.voice):
+            speech.check(translation.language, voice)
+
+    revision = reviewing.revised(transcript, translation, voice, check_voices)
+    check_voices(revision)
     return revision
 
 

@@ -42,7 +42,7 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
         runs = runs_of(store, found.sha256)
         while True:
             plan = Plan(found.sha256, runs)
-            reviewing = Review(store, found.sha256, asked.target_language, folder, only_look=True)
+            reviewing = Review(store, found.sha256, asked.target_language, folder, only_look=True, name=found.name)
             with imagined(plan):
                 reviewing.look()
                 made = story(store, found, engines, asked, reviewing)

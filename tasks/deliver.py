@@ -57,7 +57,6 @@ def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> d
     timeline = timeline_document(name, made.timeline, made.inspection.lines, sha256)
     summary = report_document(name, made.lesson, made.timeline, made.inspection, made.render, made.engines)
     summary["edits"] = as_rows(made.revision)
-    store.fetch([*artifacts.values(), *made.inspection.plots.values()])
     plots = {plot: store.read_bytes(artifact).decode() for plot, artifact in made.inspection.plots.items()}
     shown = names if made.lesson.picture else names | {"audio_only": "yes"}
     texts = {

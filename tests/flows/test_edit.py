@@ -538,3 +538,22 @@ def test_a_folder_of_an_earlier_version_is_written_over(desk: Desk, first: Desk)
 def test_captions_of_another_lesson_in_the_folder_are_not_this_ones(desk: Desk) -> None:
     (desk.folder / "another.en.srt").write_text("1\n01:00:00,000 --> 01:00:01,000\nQuite another lesson.\n")
     assert desk.dub()["edits"] == []
+
+
+def test_a_voice_that_there_is_not_leaves_no_trace(desk: Desk, first: Desk) -> None:
+    before = (desk.folder / "timeline.json").read_bytes()
+    desk.change(2, voice="nobody")
+    refused = desk.do("dub", str(desk.lesson))
+    assert (refused.code, refused.err.count("\n")) == (21, 1)
+    (desk.folder / "timeline.json").write_bytes(before)
+    assert desk.dub()["edits"] == []
+    assert desk.files() == first.files()
+
+
+def test_two_lessons_in_one_folder_keep_their_edits_apart(desk: Desk) -> None:
+    desk.do("edit", str(desk.folder), "--line", desk.id(2), "--text", by_hand(2))
+    desk.dub()
+    other = make_lesson(desk.place / "other.mp4", 2 * LINES, tone=500)
+    done = desk.do("dub", str(other), "--output", str(desk.folder)).result
+    assert done["edits"] == []
+    assert by_hand(2) not in desk.texts
