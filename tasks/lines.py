@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 from blocks.store import Store, artifacts_in
@@ -94,10 +95,11 @@ class _Pack:
 
     def inputs_of(self, ids: Sequence[str]) -> dict[str, Any] | None:
         """What shaped the line that stood here last."""
-        for line in reversed(self._content.values()):
-            if line["ids"] == list(ids):
-                return dict(line["own"])
-        return None
+        return self._own_of_ids.get(tuple(ids))
+
+    @cached_property
+    def _own_of_ids(self) -> dict[tuple[str, ...], dict[str, Any]]:
+        return {tuple(line["ids"]): line["own"] for line in self._content.values()}
 
     def write(self, lines: Mapping[str, tuple[Sequence[str], Mapping[str, Any], Any]]) -> None:
         content = {address: {"ids": list(ids), "own": _described(own), "record": record} for address, (ids, own, record) in lines.items()}
