@@ -89,6 +89,8 @@ class Run:
         """
         notes.mkdir(parents=True, exist_ok=True)
         self._printed = [notes / f"{time.monotonic_ns()}.{kind}" for kind in ("out", "err")]
+        for path in self._printed:
+            path.touch()  # it may be killed before it opens them
         environment = {
             **_PREFECT,
             "PREFECT_API_URL": os.environ["PREFECT_API_URL"],
