@@ -34,6 +34,7 @@ from dubbing.errors import BadSetting, BlobDamaged, StoreFailed
 from dubbing.lesson import Artifact
 
 _COPY_BLOCK = 1 << 20  # bytes
+_LOOKS = 2  # at a bucket's file before it counts as damaged: a bit may have been flipped on the way
 
 
 class Store(WritableFileSystem):
@@ -51,7 +52,7 @@ class Store(WritableFileSystem):
     _checked: dict[str, tuple[int, int]] = PrivateAttr(default_factory=dict)  # digest -> size and mtime when it was hashed
     _gone: set[str] = PrivateAttr(default_factory=set)  # digests of blobs that were found missing or damaged
     _read_ahead: dict[str, bytes] = PrivateAttr(default_factory=dict)  # records that Prefect asks for twice
-    _failures: dict[str, StoreFailed] = PrivateAttr(default_factory=dict)  # of Prefect's reads and writes, which it keeps to itself
+    _failures: dict[str, Exception] = PrivateAttr(default_factory=dict)  # of Prefect's reads and writes, which it keeps to itself
     _waiting: Callable[[str], None] | None = PrivateAttr(default=None)  # no function: pydantic would make it a method, for good
 
     def block_initialization(self) -> None:
@@ -200,16 +201,18 @@ class Store(WritableFileSystem):
             raise BlobDamaged([artifact.sha256], "is not what its digest says" if lost else "is missing")
         temporary = self._disk.temporary()
         try:
-            with self._disk.errors():
-                try:
-                    self._files.download(artifact.address, temporary)
-                except FileNotFoundError:
-                    raise BlobDamaged([artifact.sha256], "is missing") from None
-            if temporary.stat().st_size != artifact.size or file_digest(temporary) != artifact.sha256:
-                self._files.remove(artifact.address)
-                raise BlobDamaged([artifact.sha256], "is not what its digest says")
-            self._disk.move_in(temporary, artifact.address)
-            self._gone.discard(artifact.sha256)
+            for _ in range(_LOOKS):
+                with self._disk.errors():
+                    try:
+                        self._files.download(artifact.address, temporary)
+                    except FileNotFoundError:
+                        raise BlobDamaged([artifact.sha256], "is missing") from None
+                if temporary.stat().st_size == artifact.size and file_digest(temporary) == artifact.sha256:
+                    self._disk.move_in(temporary, artifact.address)
+                    self._gone.discard(artifact.sha256)
+                    return
+            self._files.remove(artifact.address)
+            raise BlobDamaged([artifact.sha256], "is not what its digest says")
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -275,7 +278,7 @@ class Store(WritableFileSystem):
             content = self._read_whole(path)
             if content is None and not self._claims.acquire(path, lambda: self._read_whole(path) is not None, lambda: self._wait_for(path)):
                 content = self._read_whole(path)
-        except StoreFailed as failure:
+        except Exception as failure:
             self._failures[path] = failure
             raise
         if content is None:
@@ -286,7 +289,7 @@ class Store(WritableFileSystem):
     def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]
         try:
             self._write_checked(path, content)
-        except StoreFailed as failure:
+        except Exception as failure:
             self._failures[path] = failure
             raise
         finally:
@@ -297,11 +300,7 @@ class Store(WritableFileSystem):
         self._claims.release(path)
 
     def raise_failure(self, path: str) -> None:
-        """Raise what a read or a write of this record met that Prefect kept to itself.
-
-        Raises:
-            StoreFailed
-        """
+        """Raise what a read or a write of this record met that Prefect kept to itself: mostly `StoreFailed`."""
         failure = self._failures.pop(path, None)
         if failure:
             raise failure
@@ -326,10 +325,11 @@ class Store(WritableFileSystem):
         return checksum.decode("ascii", "replace") == _record_checksum(name, content)
 
     def _read_checked(self, name: str) -> bytes:
-        stored = self._files.read(name)
-        if not self.is_whole_record(name, stored):
-            raise ValueError(f"{name}: damaged")
-        return stored.partition(b"\n")[2]
+        for _ in range(1 if self._files is self._disk else _LOOKS):
+            stored = self._files.read(name)
+            if self.is_whole_record(name, stored):
+                return stored.partition(b"\n")[2]
+        raise ValueError(f"{name}: damaged")
 
     def _write_checked(self, name: str, content: bytes) -> None:
         self._files.write(name, _record_checksum(name, content).encode() + b"\n" + content)

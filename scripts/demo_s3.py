@@ -1,7 +1,7 @@
 """What `make demo-s3` shows: a lesson dubbed into a bucket, then once more by a machine with an empty disk, which computes nothing.
 
-The bucket is on a SeaweedFS server that runs only meanwhile. With an account in the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …) and
-an address as argument it is done there instead:  python scripts/demo_s3.py s3://bucket/prefix
+The bucket is on a SeaweedFS server that runs only meanwhile. With an account in the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …)
+and an address as argument it is done there instead:  python scripts/demo_s3.py s3://bucket/prefix
 """
 
 from __future__ import annotations
