@@ -30,12 +30,15 @@ def copy_store(origin: Store, target: Store, progress: Callable[[int, int], None
         progress: called with bytes done and bytes in all.
 
     Raises:
-        BadSetting: both are one.
+        BadSetting: both are one, or one lies in the other, or there is nothing to copy.
         StoreFailed: one of the two can't be reached, or the target is full.
     """
-    if origin.where == target.where:
+    here, there_too = f"{origin.where}/", f"{target.where}/"
+    if here.startswith(there_too) or there_too.startswith(here):
         raise BadSetting(f"store {origin.where}: can't be copied into itself")
     found = [one for one in origin.files.found("") if not one.name.startswith(_LEFT_OUT)]
+    if not found:
+        raise BadSetting(f"store {origin.where}: there is nothing there")
     found.sort(key=lambda one: (not one.name.startswith("blobs/"), one.name))
     there = {one.name: one for one in target.files.found("")}
     total, done = sum(one.size for one in found), 0

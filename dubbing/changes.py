@@ -282,7 +282,7 @@ def _decoded(content: bytes, name: str) -> str:
     try:
         return content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{name}: not UTF-8 text (byte {error.start})") from None
+        raise BadInput(f"{name}: not UTF-8 text (byte {error.start}): save it as UTF-8, or remove it to have it written anew") from None
 
 
 # Captions

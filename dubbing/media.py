@@ -116,7 +116,7 @@ def check_readable(path: Path, name: str) -> None:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # before it is opened: a pipe would wait for its writer
-            raise SourceNotFound(f"{name}: not a file")
+            raise SourceNotFound(f"{name}: not a file but a folder" if path.is_dir() else f"{name}: not a file")
         with path.open("rb"):
             pass
     except PermissionError:

@@ -22,7 +22,9 @@ def clean_store(
     audio_days: Annotated[float, Field(ge=0, description="Days since their last use after which sounds go.")] = clean.AUDIO_DAYS,
     video_days: Annotated[float, Field(ge=0, description="Days since their last use after which videos go.")] = clean.VIDEO_DAYS,
     other_days: Annotated[float, Field(ge=0, description="Days after which records, subtitles and pictures go.")] = clean.OTHER_DAYS,
-    megabytes: Annotated[float | None, Field(ge=0, description="Size to come down to; the lessons unused for longest go first.")] = None,
+    megabytes: Annotated[
+        float | None, Field(ge=0, allow_inf_nan=False, description="Size to come down to; the lessons unused for longest go first.")
+    ] = None,
     lessons: Annotated[list[str] | None, Field(description="SHA-256 of recordings of which everything goes; then nothing by age.")] = None,
     with_edits: Annotated[bool, Field(description="The reviewers' edits of these lessons too.")] = False,
     keep: Annotated[list[str] | None, Field(description="SHA-256 of recordings of which nothing goes.")] = None,

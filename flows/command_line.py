@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_lesson_options(plan)
     plan.add_argument(
         "--cost-per-hour",
-        type=float,
+        type=amount,
         metavar="PRICE",
         default=os.environ.get("COURSEDUB_COST_PER_HOUR"),
         help="what the machine costs an hour (default: COURSEDUB_COST_PER_HOUR)",
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         "Without a change: list lines and edits. The same can be done in the lesson's folder, in timeline.json or the subtitles.",
     )
     edit.add_argument("lesson", help="path of the recording, or of the folder that it was dubbed into")
-    edit.add_argument("--to", metavar="LANGUAGE", default="en", help="language that it was dubbed into (default: en; a folder knows)")
+    edit.add_argument("--to", metavar="LANGUAGE", help="language that it was dubbed into (default: the folder's own, else en)")
     edit.add_argument("--line", metavar="ID", default="", help="the line, by its id in timeline.json; without it --say is for all lines")
     edit.add_argument("--text", help='new translation; "" says nothing')
     edit.add_argument("--source-text", dest="new_source_text", metavar="TEXT", help="what was really said: the line is translated again")
@@ -106,10 +106,10 @@ def _parser() -> argparse.ArgumentParser:
         "be computed again. Edits stay, unless their lesson goes with --with-edits.",
     )
     clean.add_argument("--store", metavar="STORE", help=_STORE_HELP)
-    clean.add_argument("--audio-days", type=_days, metavar="DAYS", default=7.0, help="age of sounds that go (default: 7)")
-    clean.add_argument("--video-days", type=_days, metavar="DAYS", default=30.0, help="age of videos that go (default: 30)")
-    clean.add_argument("--other-days", type=_days, metavar="DAYS", default=30.0, help="age of all else that goes (default: 30)")
-    clean.add_argument("--megabytes", type=_days, metavar="MB", help="come down to this size; what is unused for longest goes first")
+    clean.add_argument("--audio-days", type=amount, metavar="DAYS", default=7.0, help="age of sounds that go (default: 7)")
+    clean.add_argument("--video-days", type=amount, metavar="DAYS", default=30.0, help="age of videos that go (default: 30)")
+    clean.add_argument("--other-days", type=amount, metavar="DAYS", default=30.0, help="age of all else that goes (default: 30)")
+    clean.add_argument("--megabytes", type=amount, metavar="MB", help="come down to this size; what is unused for longest goes first")
     clean.add_argument(
         "--lesson", action="append", metavar="LESSON", help="all of this lesson and nothing else: recording, folder or SHA-256; repeatable"
     )
@@ -174,9 +174,10 @@ def loudness(text: str) -> float | str:
     return text if text == "source" else float(text)
 
 
-def _days(text: str) -> float:
+def amount(text: str) -> float:
+    """A number from 0 up: days, megabytes, a price."""
     number = float(text)
-    if not number >= 0:
+    if not 0 <= number < float("inf"):
         raise ValueError
     return number
 
@@ -266,7 +267,8 @@ def _edit(options: argparse.Namespace) -> int:
         print(json.dumps(result, ensure_ascii=False))
         return 0
     if changes or options.undo:
-        print(f"Kept: {len(result['edits'])} edits. `coursedub dub` makes what follows from them.")
+        count = len(result["edits"])
+        print(f"Kept: {count} edit{'' if count == 1 else 's'}. `coursedub dub` makes what follows.")
         return 0
     from flows.terminal import show_lines
 

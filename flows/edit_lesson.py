@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from blocks.store import Store, file_digest, open_store
 from dubbing import media, sources
 from dubbing.changes import LARGEST_TIMELINE, TIMELINE, timeline_of
-from dubbing.edits import Edits, new_edit, place_of
+from dubbing.edits import Edits, Revision, new_edit, place_of, revised
 from dubbing.errors import BadInput
-from dubbing.lesson import Timeline, Transcript, Utterance, plain
+from dubbing.lesson import Transcript, Translation, plain
 from flows.dub_video import engines_for
 from tasks.history import runs_of
 from tasks.review import Review, now
@@ -21,26 +22,22 @@ class Dubbed(NamedTuple):
 
     sha256: str  # of the recording
     language: str
-    timeline: Timeline
+    transcript: Transcript  # as recognised
+    translation: Translation  # as the machine settled on it
 
-    @property
-    def transcript(self) -> Transcript:
-        """The lines as they are now, edits included, without the words' times."""
-        utterances = tuple(
-            Utterance(id=line.id, text=line.source_text, start=line.source_start, end=line.source_end, confidence=1.0, speaker=line.speaker)
-            for line in self.timeline.lines
-        )
-        return Transcript(language=self.timeline.source_language, utterances=utterances, engine="")
+    def with_(self, edits: Edits) -> Revision:
+        """The lines as they are with these edits, whether a run has made them yet or not."""
+        return revised(self.transcript, self.translation, edits)
 
 
 def edit_lesson(
-    lesson: str, language: str = "en", store: str | None = None, line: str = "", undo: str | None = None, **changes: Any
+    lesson: str, language: str | None = None, store: str | None = None, line: str = "", undo: str | None = None, **changes: Any
 ) -> dict[str, Any]:
     """Keep a change of one line, or take changes back. Without either, what there is.
 
     Args:
         lesson: the recording, or the folder that it was dubbed into.
-        language: that it was dubbed into; a folder knows its own.
+        language: that it was dubbed into; by default a folder's own, else English.
         line: id, as timeline.json has it; empty for pronunciations in all lines.
         undo: "last", "all", the id of an edit, or of a line.
         changes: as `dubbing.edits.new_edit` takes them.
@@ -53,42 +50,61 @@ def edit_lesson(
         dubbed = find_dubbed(results, lesson, language)
         review = Review(results, dubbed.sha256, dubbed.language, Path())
         if undo is not None:
-            edits = review.change(lambda kept: _undone(kept, undo, dubbed.transcript))
+            edits = review.change(lambda kept: _undone(kept, undo, dubbed.with_(kept).transcript))
         elif changes:
             if changes.get("voice"):
                 engines_for("llama").speech.check(dubbed.language, changes["voice"])
-            edit = new_edit(dubbed.transcript, line, now(), **changes)
-            edits = review.change(lambda kept: kept.with_(edit))
+            edits = review.change(lambda kept: _with_change(dubbed, kept, line, changes))
         else:
             edits = review.read()
     finally:
         results.close()
+    revision = dubbed.with_(edits)
+    said = {one.id: one for one in revision.translation.lines}
     return {
         "lesson": dubbed.sha256,
         "target_language": dubbed.language,
         "edits": [plain(edit) for edit in edits.edits],
         "undone": [plain(edit) for edit in edits.undone],
         "lines": [
-            {"id": one.id, "start": round(one.source_start, 3), "source_text": one.source_text, "text": one.text, "edited": one.edited}
-            for one in dubbed.timeline.lines
+            {"id": one.id, "start": round(one.start, 3), "source_text": one.text, "text": said[one.id].text, "edited": said[one.id].edited}
+            for one in revision.transcript.utterances
         ],
     }
 
 
-def find_dubbed(store: Store, lesson: str, language: str) -> Dubbed:
+def _with_change(dubbed: Dubbed, kept: Edits, line: str, changes: Mapping[str, Any]) -> Edits:
+    """The edits with one more, which must have a place among the lines as those before it leave them.
+
+    Raises:
+        BadInput
+    """
+    edit = new_edit(dubbed.with_(kept).transcript, line, now(), **changes)
+    edits = kept.with_(edit)
+    outcome = next(outcome for outcome in dubbed.with_(edits).outcomes if outcome.edit == edit.id)
+    if outcome.became == "without a place":
+        raise BadInput(f"line {line}: it can't be changed so: {outcome.reason}")
+    return edits
+
+
+def find_dubbed(store: Store, lesson: str, language: str | None) -> Dubbed:
     """The newest result for a recording, or for the folder it was dubbed into.
 
     Raises:
         BadInput: there is none.
     """
     sha256, of_folder = recording_of(lesson)
-    language = of_folder or language
+    if language and of_folder and language != of_folder:
+        raise BadInput(f"{lesson}: the lesson was dubbed into {of_folder} here, not into {language}")
+    language = language or of_folder or "en"
     for run in reversed(runs_of(store, sha256)):
-        for entry in reversed(run.stages):
-            if entry.stage == "fit" and run.target_language == language and run.state == "completed":
-                value = store.read_result(entry.key)
-                if value is not None:
-                    return Dubbed(sha256, language, Timeline.model_validate(value))
+        if run.target_language != language or run.state != "completed":
+            continue
+        keys = {entry.stage: entry.key for entry in run.stages}  # of a stage that ran more than once, the last
+        recognised = store.read_result(keys["transcribe"])
+        settled = store.read_result(keys.get("shorten", keys["translate"]))
+        if recognised is not None and settled is not None:
+            return Dubbed(sha256, language, Transcript.model_validate(recognised), Translation.model_validate(settled))
     raise BadInput(f"{sources.name_of(lesson)}: it was not dubbed into {language} with the store {store.where}: dub it first")
 
 
@@ -115,9 +131,9 @@ def recording_of(lesson: str) -> tuple[str, str | None]:
 
 def _undone(edits: Edits, what: str, transcript: Transcript) -> Edits:
     """Without the edits that are meant; those of a line are also those that were made under another id it had."""
-    if what == "all":
+    if what == "all" and edits.edits:
         return edits.without_all()
-    if what == "last":
+    if what in ("last", "all"):
         return edits.without_last()
     if any(edit.id == what for edit in edits.edits):
         return edits.without(edit=what)

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -43,7 +44,10 @@ class Server:
         self._settings = ExitStack()
         if not PREFECT_API_URL.value():
             self._port = _free_port()
-            self.process = subprocess.Popen(_command(self._port), env={**os.environ, **_SETTINGS}, preexec_fn=_end_with_parent)
+            # What it says is for the message when it doesn't start; at its end, in a hurry, it may print tracebacks of no meaning.
+            self._said = self._settings.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+            environment = {**os.environ, **_SETTINGS}
+            self.process = subprocess.Popen(_command(self._port), env=environment, stderr=self._said, preexec_fn=_end_with_parent)
 
     def ready(self) -> None:
         """Wait until it answers, and make it the server of this process.
@@ -63,8 +67,11 @@ class Server:
                 except httpx.TransportError:
                     pass
                 if self.process.poll() is not None or time.monotonic() > until:
+                    self._said.seek(0)
+                    said = self._said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
                     raise PassingFault(
-                        f"Prefect's temporary server did not start (exit code {self.process.poll()}); set PREFECT_API_URL to use another"
+                        f"Prefect's temporary server did not start (exit code {self.process.poll()}, {said or 'it said nothing'}); "
+                        "set PREFECT_API_URL to use another"
                     )
                 time.sleep(0.05)
         os.environ["PREFECT_API_URL"] = address

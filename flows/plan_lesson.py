@@ -14,7 +14,7 @@ from dubbing import media
 from flows.dub_video import Wishes, check, dub_video, engines_for, find, output_folder, story
 from tasks.deliver import Made, delivered
 from tasks.history import FIGURES, Run, runs_of
-from tasks.planning import UNKNOWN, Plan, PlannedLine, PlannedStage, State, imagined
+from tasks.planning import UNKNOWN, Plan, PlannedLine, PlannedStage, State, imagined, is_known
 from tasks.review import Review
 from tasks.stage import STAGES
 
@@ -55,12 +55,17 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
     figures = store.read_record(FIGURES) or {}
     lines = _number_of_lines(stages, runs, found.duration)
     rows = [_row(stage, figures, lines, found.duration) for stage in stages]
+    edits = [outcome.edit for outcome in made.revision.outcomes] if is_known(made.revision) else []
+    for row in rows:
+        if edits and row["state"] == "to compute" and "translation changed" in row["why"]:
+            row["why"] += f" ({len(edits)} edit{'' if len(edits) == 1 else 's'} of a reviewer)"
     seconds = [row["seconds"] for row in rows if row["state"] != "cached"]
     known = sum(value for value in seconds if value is not None)
     return {
         "lesson": {"name": found.name, "sha256": found.sha256, "duration": found.duration},
         "target_language": asked.target_language,
         "output_dir": str(folder),
+        "edits": edits,
         "stages": rows,
         "seconds": round(known, 1),
         "seconds_incomplete": any(value is None for value in seconds),

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from blocks.files import Found
 from blocks.store import Store, artifacts_in
+from dubbing.errors import BadSetting
 from dubbing.lesson import Artifact
 from tasks.history import Run, read_runs
 
@@ -25,7 +26,12 @@ GRACE = 3600.0  # seconds: what is younger may belong to a run that isn't finish
 STALE = 86400.0  # seconds after which work in hand and claims belong to nobody
 COPY = "copy"  # on this machine of what is in a bucket
 _DAY = 86400.0
-_BLOB = re.compile(r"blobs/[0-9a-f]{2}/([0-9a-f]{64})$")
+_BLOB = re.compile(r"blobs/[0-9a-f]{2}/[0-9a-f]{64}")
+# What the store writes, and nothing else: a file of somebody's own is not ours to remove.
+_OURS = re.compile(
+    r"blobs/[0-9a-f]{2}/[0-9a-f]{64}|(records|lines)/\w+/v\d+/[0-9a-f]{64}|packs/([0-9a-f]{64}|none)/\w+/v\d+/[0-9a-f]{64}"
+    r"|lessons/[0-9a-f]{64}/[0-9a-f]{24}|edits/[0-9a-f]{64}/[\w-]+|figures/\w+|claims/[0-9a-f]{32}/[0-9a-f]{32}|scratch/.+"
+)
 
 
 class Policy(NamedTuple):
@@ -59,19 +65,30 @@ class _Use(NamedTuple):
 
 
 def removals(store: Store, policy: Policy, now: float | None = None, progress: Callable[[int], None] = lambda _: None) -> list[Removal]:
-    """What would go. Reads the whole listing and every run's records; changes nothing.
+    """What would go. Reads the whole listing and every run's records; changes nothing. Files that are not the store's own don't count.
 
     Args:
         now: seconds since 1970, by the clock of whoever keeps the files.
         progress: called with the number of files seen so far.
+
+    Raises:
+        BadSetting: there is no store.
+        StoreFailed
     """
     now = time.time() if now is None else now
     files = []
+    foreign = 0
     for found in store.files.found(""):
-        files.append(found)
+        if _OURS.fullmatch(found.name):
+            files.append(found)
+        else:
+            foreign += 1
         if len(files) % 1000 == 0:
             progress(len(files))
     progress(len(files))
+    if not any(not found.name.startswith("scratch/") for found in files):
+        what = "other files, and nothing of a store's" if foreign else "nothing"
+        raise BadSetting(f"store {store.where}: there is {what} there")
     uses = _uses(store, files)
     gone = [
         Removal(found.name, found.size, "leftover", "nobody's work in hand")
@@ -183,7 +200,7 @@ def _uses(store: Store, files: Iterable[Found]) -> list[_Use]:
         if folder in ("scratch", "claims", "figures"):
             continue
         kind = "edits" if folder == "edits" else "record"
-        if _BLOB.match(name):
+        if _BLOB.fullmatch(name):
             kind = kinds.get(name, "audio")  # no record knows it: a clip of lines that were changed since, mostly
         uses.append(_Use(found, kind, max(found.modified, last.get(name, 0.0)), frozenset(lessons.get(name, ()))))
     return uses

@@ -419,7 +419,7 @@ def test_a_plan_says_what_then_runs(desk: Desk, first: Desk) -> None:
     rows = {line["id"]: line["why"] for line in stages["synthesize"]["lines"] if line["state"] != "cached"}
     assert rows == {first.id(3): f"text {said(3)} → By hand.", first.id(5): f"voice {first.lines[5]['voice']} → viktor"}
     assert stages["synthesize"]["lines_to_compute"] == 2
-    assert stages["synthesize"]["why"] == "translation changed"
+    assert stages["synthesize"]["why"] == "translation changed (2 edits of a reviewer)"
     assert (desk.files(), desk.edit()["edits"], desk.uses()) == (files, kept, [])
     result = desk.dub()
     assert desk.uses() == ["synthesize By hand.", f"synthesize {said(5)}"]
@@ -444,11 +444,11 @@ def test_without_a_change_lines_and_edits_are_listed(desk: Desk, first: Desk) ->
     made = desk.edit("--line", first.id(3), "--text", "[red]By hand.")
     listed = desk.edit()
     assert listed == made
-    assert [(line["id"], line["text"]) for line in listed["lines"]] == [(line["id"], line["translation"]) for line in first.lines]
+    texts = ["[red]By hand." if number == 3 else line["translation"] for number, line in enumerate(first.lines)]
+    assert [(line["id"], line["text"]) for line in listed["lines"]] == list(zip(map(first.id, range(LINES)), texts, strict=True))
     assert [(edit["line"], edit["text"]) for edit in listed["edits"]] == [(first.id(3), "[red]By hand.")]
     shown = desk.do("edit", str(desk.lesson), "--plain").out
-    assert all(line["id"] in shown and line["translation"] in shown for line in first.lines)
-    assert "[red]By hand." in shown
+    assert all(text in shown for text in (*texts, *map(first.id, range(LINES))))
 
 
 # Refused, in one line, with nothing done
@@ -495,8 +495,20 @@ REFUSED: list[tuple[list[str], int, str]] = [
     (["--line", "LINE", "--split", "One."], 21, "it is split in 1 parts"),
     (["--line", "LINE", "--merge", "9"], 21, "can't be joined with the 9 following lines"),
     (["--undo", "nothing"], 10, "line nothing: it has no edits"),
-    (["--undo", "all", "--to", "es"], 0, ""),
+    (["--undo", "all"], 10, "there is no edit to undo"),
+    (["--line", "LINE", "--text", "x", "--to", "es"], 10, "dubbed into en here, not into es"),
 ]
+
+
+def test_a_change_must_have_a_place_among_those_before_it(desk: Desk, first: Desk) -> None:
+    desk.edit("--line", first.id(3), "--merge")
+    done = desk.do("edit", str(desk.folder), "--line", first.id(3), "--text", "Too late.")
+    assert (done.code, len(done.err.splitlines())) == (10, 1)
+    joined = next(line["id"] for line in desk.edit()["lines"] if line["text"] == f"{said(3)} {said(4)}")
+    desk.edit("--line", joined, "--text", "Both at once.")
+    result = desk.dub()
+    assert became(result) == ["applied", "applied"]
+    assert desk.uses() == ["synthesize Both at once."]
 
 
 def test_an_edit_that_cannot_be_made_is_not_kept(first: Desk) -> None:

@@ -72,9 +72,27 @@ def test_a_copy_never_writes_over_edits(lab: Lab, tmp_path: Path) -> None:
     assert [edit["text"] for edit in kept] == ["From there."]
 
 
-def test_a_store_is_not_copied_into_itself(lab: Lab, tmp_path: Path) -> None:
-    done = coursedub(tmp_path, "copy", lab.whole.folder, f"{lab.whole.folder}/")
-    assert (done.code, done.errors.count("\n")) == (21, 1)
+def test_a_store_is_not_copied_into_itself_nor_from_nowhere(lab: Lab, tmp_path: Path) -> None:
+    for origin, target in (
+        (lab.whole.folder, f"{lab.whole.folder}/"),
+        (lab.whole.folder, lab.whole.folder / "sub"),
+        ("/no/such", tmp_path),
+    ):
+        done = coursedub(tmp_path / "notes", "copy", origin, target)
+        assert (done.code, done.errors.count("\n")) == (21, 1)
+
+
+def test_no_key_is_kept_or_printed(lab: Lab, tmp_path: Path, seaweed: Seaweed, bucket: Bucket) -> None:
+    """Neither in the store, nor by Prefect, nor on the way."""
+    place = in_bucket(bucket, tmp_path / "working", seaweed.environment())
+    done = lab.dub(place, tmp_path / "output", tmp_path / "notes").wait()
+    S3Store(folder=bucket.address, credentials=bucket.credentials).save("with-keys")
+    assert done.code == 0
+    secret = seaweed.secret_key.encode()
+    kept = [path for folder in (tmp_path, Path(os.environ["PREFECT_HOME"])) for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".db" for path in kept), "Prefect's database is among them"
+    assert [path for path in kept if secret in path.read_bytes()] == []
+    assert not [found.name for found in place.store.files.found("") if secret in place.store.files.read(found.name)]
 
 
 def test_clean_says_what_would_go_and_then_does_it(lab: Lab, tmp_path: Path) -> None:

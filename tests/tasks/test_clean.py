@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from blocks.store import Store
+from dubbing.errors import BadSetting
 from dubbing.lesson import Artifact, Source, plain
 from tasks.clean import Policy, Removal, by_kind, removals, remove
 from tasks.history import History, StageEntry
 
 DAY = 86400.0
+GROUP = "9" * 64
 POLICY = Policy()
 
 
@@ -31,15 +33,15 @@ class Lessons:
         video = self.store.put_bytes(f"video of {name}".encode() * 1000, "video/mp4")
         entries = []
         for stage, artifact in (("separate", sound), ("render", video)):
-            key = f"records/{stage}/v1/{name}"
+            key = f"records/{stage}/v1/{sha256}"
             envelope = {"metadata": {}, "result": json.dumps({"media": plain(artifact)})}
             self.store.write_path(key, json.dumps(envelope).encode())
             entries.append(StageEntry(stage, 1, key, {}, "computed", 1.0, None, None))
         clip = self.store.put_bytes(f"clip of {name}".encode() * 100, "audio/wav")
-        line = f"lines/synthesize/v1/{name}"
+        line = f"lines/synthesize/v1/{sha256}"
         self.store.write_record(line, {"clip": {"media": plain(clip)}})
         pack = {line: {"ids": ["a"], "own": {}, "record": {"clip": {"media": plain(clip)}}}}
-        self.store.write_record(f"packs/{sha256}/synthesize/v1/x", pack)
+        self.store.write_record(f"packs/{sha256}/synthesize/v1/{GROUP}", pack)
         history = History(Source(path="", name=name, sha256=sha256, size=1, duration=1.0), "en", "")
         for entry in entries:
             history.note(entry)
@@ -76,7 +78,7 @@ def test_sounds_go_after_a_week_and_videos_after_a_month(lessons: Lessons) -> No
     assert all(name.startswith("blobs/") for name in week)
     assert video.address not in week
     month = gone(removals(lessons.store, POLICY, now=after(30.1)))
-    assert {sound.address, video.address, f"packs/{sha256}/synthesize/v1/x"} <= month
+    assert {sound.address, video.address, f"packs/{sha256}/synthesize/v1/{GROUP}"} <= month
     assert month == {name for name in lessons.names() if not name.startswith("figures/")}
 
 
@@ -98,18 +100,18 @@ def test_a_lesson_that_is_kept_loses_nothing_however_old(lessons: Lessons) -> No
     lessons.add("b")
     found = gone(removals(lessons.store, Policy(keep=frozenset({kept})), now=after(1000)))
     assert found
-    assert not {sound.address, video.address, "records/render/v1/a", "lines/synthesize/v1/a"} & found
+    assert not {sound.address, video.address, f"records/render/v1/{kept}", f"lines/synthesize/v1/{kept}"} & found
     assert not [name for name in found if kept in name]
 
 
 def test_a_lesson_goes_whole_and_alone(lessons: Lessons) -> None:
     sha256, shared, video = lessons.add("a")
-    lessons.add("b", shared=shared)
+    other, *_ = lessons.add("b", shared=shared)
     found = gone(removals(lessons.store, Policy(lessons=frozenset({sha256}))))
     assert video.address in found
     assert shared.address not in found, "the other lesson refers to it"
-    assert {"records/render/v1/a", "lines/synthesize/v1/a", f"packs/{sha256}/synthesize/v1/x"} <= found
-    assert not [name for name in found if name.endswith("/b")]
+    assert {f"records/render/v1/{sha256}", f"lines/synthesize/v1/{sha256}", f"packs/{sha256}/synthesize/v1/{GROUP}"} <= found
+    assert not [name for name in found if other in name]
     remove(lessons.store, removals(lessons.store, Policy(lessons=frozenset({sha256}))))
     assert not [name for name in lessons.names() if sha256 in name]
     assert lessons.store.missing([shared]) == []
@@ -148,13 +150,15 @@ def test_a_run_that_is_not_finished_loses_nothing(lessons: Lessons) -> None:
 
 
 def test_what_dead_runs_left_goes_after_a_day(lessons: Lessons) -> None:
-    for name in ("scratch/123-abc/sound.wav", "claims/abc/def"):
+    lessons.add("a")
+    dead = f"claims/{'ab' * 16}/{'cd' * 16}"
+    for name in ("scratch/123-abc/sound.wav", dead):
         path = lessons.root / name
         path.parent.mkdir(parents=True)
         path.write_bytes(b"left")
         os.utime(path, (after(-2), after(-2)))
     (lessons.root / "scratch/young").write_bytes(b"in hand")
-    assert gone(removals(lessons.store, POLICY)) == {"scratch/123-abc/sound.wav", "claims/abc/def"}
+    assert gone(removals(lessons.store, POLICY)) == {"scratch/123-abc/sound.wav", dead}
     remove(lessons.store, removals(lessons.store, POLICY))
     assert not (lessons.root / "scratch/123-abc").exists()
 
@@ -174,3 +178,25 @@ def test_a_damaged_run_keeps_nothing_and_breaks_nothing(lessons: Lessons) -> Non
     path.write_bytes(path.read_bytes()[:-5])
     assert removals(lessons.store, POLICY) == []
     assert removals(lessons.store, POLICY, now=after(31))
+
+
+def test_files_that_are_not_the_stores_own_are_never_touched(lessons: Lessons) -> None:
+    lessons.add("a")
+    own = ["README.txt", "thesis/chapter.tex", ".hidden", "blobs/notes.txt", "lessons/plan.docx", f"sub/blobs/ab/{'ab' * 32}", "edits/x"]
+    for name in own:
+        path = lessons.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"mine")
+        os.utime(path, (after(-1000), after(-1000)))
+    for policy in (POLICY, Policy(size=0), Policy(audio_days=0, video_days=0, other_days=0)):
+        assert not set(own) & gone(removals(lessons.store, policy, now=after(1000)))
+    remove(lessons.store, removals(lessons.store, POLICY, now=after(1000)))
+    assert all((lessons.root / name).read_bytes() == b"mine" for name in own)
+
+
+def test_a_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cv.pdf").write_bytes(b"mine")
+    with pytest.raises(BadSetting, match="nothing of a store's"):
+        removals(Store(folder=str(tmp_path)), POLICY, now=after(1000))
+    with pytest.raises(BadSetting, match="nothing there"):
+        removals(Store(folder=str(tmp_path / "none")), POLICY)
