@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import threading
@@ -369,7 +370,9 @@ def _weights(options: argparse.Namespace) -> int:
 
 def _quiet_prefect() -> None:
     """Prefect's own log belongs to its server; a person at a terminal reads our progress. Settings that are set stay."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    if "PREFECT_LOGGING_LEVEL" not in os.environ:
+        os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+        logging.disable(logging.ERROR)  # some of its loggers don't follow the setting while it ends
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
 

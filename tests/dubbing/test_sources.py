@@ -352,25 +352,25 @@ def test_a_redirect_out_of_the_web_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_lesson_is_found_at_its_address(tmp_path: Path) -> None:
-    from flows.dub_video import _find
+    from flows.dub_video import find
 
     make = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=d=2", str(tmp_path / "lesson.m4a")]
     subprocess.run(make, check=True, timeout=60)
     (tmp_path / "scratch").mkdir()
     content = (tmp_path / "lesson.m4a").read_bytes()
     with serving(lambda request: request.send(200, content)) as served:
-        found = _find(served.lesson, tmp_path / "scratch", Limits())
+        found = find(served.lesson, tmp_path / "scratch", Limits())
     assert (found.name, found.size) == ("lesson 1.mp4", len(content))
-    assert found.sha256 == _find(str(tmp_path / "lesson.m4a"), tmp_path, Limits()).sha256
+    assert found.sha256 == find(str(tmp_path / "lesson.m4a"), tmp_path, Limits()).sha256
 
 
 def test_a_web_page_in_place_of_a_lesson_is_not_media(tmp_path: Path) -> None:
-    from flows.dub_video import _find
+    from flows.dub_video import find
 
     page = b"<!DOCTYPE html><title>Log in</title>" * 100
     answer = lambda request: request.send(200, page, Content_Type="text/html")  # noqa: E731
     with serving(answer) as served, pytest.raises(NotMedia, match=r"^lesson 1\.mp4: not a media file"):
-        _find(served.lesson, tmp_path, Limits())
+        find(served.lesson, tmp_path, Limits())
 
 
 def test_httpx_still_says_no_to_other_protocols() -> None:

@@ -30,7 +30,9 @@ from tests.stand_ins import uses
 
 WORKING = 0.03  # seconds that each use of an engine takes, so that runs overlap
 LEASE = 3.0  # seconds
-DELAY = 15.0  # seconds beyond a lease within which another goes on; on a machine that is not busy it takes one
+DELAY = (
+    90.0  # seconds beyond a lease within which another has finished its run, on a busy machine too: a lease that never ends is what fails
+)
 
 
 @pytest.fixture(scope="module")
