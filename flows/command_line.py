@@ -6,14 +6,18 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dubbing import sources, weights
 from dubbing.errors import BadSetting, CoursedubError, PassingFault
+
+if TYPE_CHECKING:
+    from tasks.progress import Event
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
@@ -212,7 +216,12 @@ def _dub(options: argparse.Namespace) -> int:
         from tasks.progress import watched_by
 
         prefect_server.ready()
-        with Progress(show=sys.stderr.isatty() and not options.quiet) as progress, watched_by(progress), _settings_checked():
+        with (
+            Progress(show=sys.stderr.isatty() and not options.quiet) as progress,
+            _interruptible(progress) as watcher,
+            watched_by(watcher),
+            _settings_checked(),
+        ):
             try:
                 result = dub_video(**wishes)
             except RuntimeError as error:
@@ -377,11 +386,36 @@ def _quiet_prefect() -> None:
     os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
+@contextmanager
+def _interruptible(watcher: Callable[[Event], None]) -> Iterator[Callable[[Event], None]]:
+    """The watcher, which after Ctrl-C stops whatever tells it something: an exception alone can get lost in a library that is just being
+    imported or called back."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        stopped.set()
+        raise KeyboardInterrupt
+
+    def watch(event: Event) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        watcher(event)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield watch
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _leave(code: int) -> None:
     """End now, though a model may be computing in a thread that can't be interrupted. Everything in the store is whole at any moment."""
     sys.stdout.flush()
     sys.stderr.flush()
     if threading.active_count() > 1:
+        from blocks.store import remove_scratch
+
+        remove_scratch()
         os._exit(code)
 
 

@@ -117,6 +117,9 @@ def dub_video(
             reviewing = Review(results, found.sha256, target_language, folder, name=found.name)
             with written_down(results, found, target_language, str(folder)):
                 made, files = _made_and_delivered(results, found, engines, wishes, reviewing)
+    except BaseException:
+        log.stop()  # nothing that runs beside is waited for
+        raise
     finally:
         results.close()
         engines.close()

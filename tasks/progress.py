@@ -52,6 +52,10 @@ def advance_download(share: float) -> None:
     tell(Event("download", "advanced", share))
 
 
+class Stopped(Exception):
+    """The run that a stage belongs to has ended meanwhile."""
+
+
 class StageLog:
     """A watcher that remembers what each stage did, and passes on what it is told."""
 
@@ -59,8 +63,15 @@ class StageLog:
         self._events: dict[str, Event] = {}
         self._order: list[str] = []
         self._pass_on = _watcher.get()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Stages that still work beside others end as soon as they tell how far they are."""
+        self._stopped = True
 
     def __call__(self, event: Event) -> None:
+        if self._stopped and event.kind in ("advanced", "waiting"):
+            raise Stopped(event.stage)
         if event.kind == "started" and event.stage not in self._order:
             self._order.append(event.stage)
         if event.kind == "finished":
