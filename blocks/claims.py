@@ -159,12 +159,9 @@ class Claims:
 
 
 def _claim(beat: int) -> bytes:
-    return json.dumps({**_process(os.getpid()), "beat": beat}).encode()
-
-
-def _process(number: int) -> dict[str, object]:
-    """What tells this process from every other on every machine and after every restart of one."""
-    return {"machine": _machine(), "process": number, "born": _birth(number)}
+    """Content of a claim: what tells this process from every other on every machine and after every restart of one."""
+    number = os.getpid()
+    return json.dumps({"machine": _machine(), "process": number, "born": _birth(number), "beat": beat}).encode()
 
 
 @cache

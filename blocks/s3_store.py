@@ -12,6 +12,7 @@ from blocks.files import LocalFiles
 from blocks.s3_files import PATIENCE, S3Files
 from blocks.store import Store
 from dubbing.errors import BadSetting
+from dubbing.places import user_cache
 
 
 class S3Store(Store):
@@ -33,7 +34,6 @@ class S3Store(Store):
     def block_initialization(self) -> None:
         if not self.folder.startswith("s3://"):
             raise BadSetting(f"store {self.folder}: a bucket is s3://bucket/prefix")
-        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        working = self.working_folder or os.environ.get("COURSEDUB_WORKING_FOLDER") or f"{cache}/coursedub/working"
+        working = self.working_folder or os.environ.get("COURSEDUB_WORKING_FOLDER") or user_cache() / "working"
         disk = LocalFiles(Path(os.path.abspath(os.path.expanduser(working))))
         self._use(S3Files(self.folder, self.credentials, self.patience), disk)

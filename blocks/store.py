@@ -32,6 +32,7 @@ from blocks.claims import LEASE, Claims
 from blocks.files import Files, LocalFiles
 from dubbing.errors import BadSetting, BlobDamaged, StoreFailed
 from dubbing.lesson import Artifact
+from dubbing.places import user_cache
 
 _COPY_BLOCK = 1 << 20  # bytes
 _LOOKS = 2  # at a bucket's file before it counts as damaged: a bit may have been flipped on the way
@@ -412,8 +413,7 @@ _disks: set[Path] = set()  # of the stores that this process has opened
 
 def default_store() -> str:
     """COURSEDUB_STORE, else a folder in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return os.environ.get("COURSEDUB_STORE") or f"{cache}/coursedub/store"
+    return os.environ.get("COURSEDUB_STORE") or str(user_cache() / "store")
 
 
 def _record_checksum(name: str, content: bytes) -> str:

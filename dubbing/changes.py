@@ -13,6 +13,7 @@ import re
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import pysubs2
@@ -204,6 +205,7 @@ def is_unmarked(content: bytes) -> bool:
     return not any("checksum" in part for part in (document, *document["lines"]) if isinstance(part, dict))
 
 
+@lru_cache(maxsize=1)  # it is looked at before the work and read after it; nobody changes it
 def _document(content: bytes) -> tuple[dict[str, Any], list[frozenset[str]]]:
     """The document, of which all that is read later has its type, and each line's `changed_fields`."""
     if len(content) > LARGEST_TIMELINE:

@@ -41,6 +41,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict
 
 from dubbing.errors import BadSetting, StoreFailed, WeightsRefused, WeightsUnavailable
+from dubbing.places import user_cache
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes there are to do."""
@@ -143,8 +144,7 @@ def cache_folder() -> Path:
     """The folder that holds one folder a catalogue entry."""
     if chosen := os.environ.get("COURSEDUB_WEIGHTS"):
         return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "coursedub" / "weights"
+    return user_cache() / "weights"
 
 
 def is_present(name: str) -> bool:

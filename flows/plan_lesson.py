@@ -14,7 +14,7 @@ from dubbing import media
 from flows.dub_video import Wishes, check, dub_video, engines_for, find, output_folder, story
 from tasks.deliver import Made, delivered
 from tasks.history import FIGURES, Run, runs_of
-from tasks.planning import UNKNOWN, Plan, PlannedLine, PlannedStage, State, imagined, is_known
+from tasks.planning import Plan, PlannedLine, PlannedStage, State, imagined, is_known
 from tasks.review import Review
 from tasks.stage import STAGES
 
@@ -75,7 +75,7 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
 
 def _opened_at_the_end(made: Made) -> list[Any]:
     """The blobs that go into the lesson's folder, when all of them are known."""
-    if any(value is UNKNOWN for value in made):
+    if not all(is_known(value) for value in made):
         return []
     return list(artifacts_in(delivered(made)))
 

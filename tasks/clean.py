@@ -64,12 +64,11 @@ class _Use(NamedTuple):
     lessons: frozenset[str]  # that refer to it
 
 
-def removals(store: Store, policy: Policy, now: float | None = None, progress: Callable[[int], None] = lambda _: None) -> list[Removal]:
+def removals(store: Store, policy: Policy, now: float | None = None) -> list[Removal]:
     """What would go. Reads the whole listing and every run's records; changes nothing. Files that are not the store's own don't count.
 
     Args:
         now: seconds since 1970, by the clock of whoever keeps the files.
-        progress: called with the number of files seen so far.
 
     Raises:
         BadSetting: there is no store.
@@ -83,9 +82,6 @@ def removals(store: Store, policy: Policy, now: float | None = None, progress: C
             files.append(found)
         else:
             foreign += 1
-        if len(files) % 1000 == 0:
-            progress(len(files))
-    progress(len(files))
     if not any(not found.name.startswith("scratch/") for found in files):
         what = "other files, and nothing of a store's" if foreign else "nothing"
         raise BadSetting(f"store {store.where}: there is {what} there")
@@ -120,7 +116,7 @@ def removals(store: Store, policy: Policy, now: float | None = None, progress: C
     return gone
 
 
-def remove(store: Store, removals: Iterable[Removal], progress: Callable[[int], None] = lambda _: None) -> None:
+def remove(store: Store, removals: Iterable[Removal]) -> None:
     """Remove the files, records before what they point at.
 
     Raises:
@@ -134,7 +130,6 @@ def remove(store: Store, removals: Iterable[Removal], progress: Callable[[int], 
     ordered = sorted(removals, key=lambda removal: removal.kind not in ("record", "edits", "leftover"))
     for start in range(0, len(ordered), 100):
         store.files.each(remove_one, ordered[start : start + 100])
-        progress(min(start + 100, len(ordered)))
 
 
 def by_kind(removals: Iterable[Removal]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from blocks.store import Store
 from dubbing import audio, placement
@@ -75,43 +75,46 @@ def _spoken_line(utterance: Utterance, translated: TranslatedLine, clip: Clip, p
     flags = [*translated.flags, *clip.flags]
     if place.overflow > placement.LATE_DRIFT:
         flags.append(f"timing: {place.overflow:.1f} s longer than its place")
-    return PlacedLine(
-        id=utterance.id,
-        source_text=utterance.text,
-        text=translated.text,
-        source_start=utterance.start,
-        source_end=utterance.end,
+    return _line(
+        utterance,
+        translated,
         start=place.start,
         end=place.start + fitted.duration,
         rate=place.rate,
         overflow=place.overflow,
         engine=clip.engine,
         voice=clip.voice,
-        speaker=utterance.speaker,
         clip=fitted.media,
         flags=tuple(flags),
-        say=translated.say,
-        edited=translated.edited,
     )
 
 
 def _silent_line(utterance: Utterance, translated: TranslatedLine, refusal: str | None) -> PlacedLine:
-    return PlacedLine(
-        id=utterance.id,
-        source_text=utterance.text,
-        text=translated.text,
-        source_start=utterance.start,
-        source_end=utterance.end,
+    return _line(
+        utterance,
+        translated,
         start=utterance.start,
         end=utterance.end if translated.text else utterance.start,  # what isn't said can still be read
         rate=1.0,
         overflow=0.0,
         engine="",
         voice="",
-        speaker=utterance.speaker,
         clip=None,
         said_with=translated.said_with,
         flags=(*translated.flags, *([f"speech: {refusal}"] if refusal else [])),
+    )
+
+
+def _line(utterance: Utterance, translated: TranslatedLine, **placed: Any) -> PlacedLine:
+    """A line with what it has of its source and of its translation, spoken or not."""
+    return PlacedLine(
+        id=utterance.id,
+        source_text=utterance.text,
+        text=translated.text,
+        source_start=utterance.start,
+        source_end=utterance.end,
+        speaker=utterance.speaker,
         say=translated.say,
         edited=translated.edited,
+        **placed,
     )

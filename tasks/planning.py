@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 from dubbing.lesson import Artifact
-from tasks.history import Run, StageEntry
+from tasks.history import Run, StageEntry, engines_in
 
 if TYPE_CHECKING:
     from blocks.store import Store
@@ -103,9 +103,8 @@ class Plan:
         if stage.per_line:
             with suppress(LinesPlanned):
                 stage.function(store, **inputs)
-        engines = StageEntry(stage.name, stage.version, key, described, "", 0.0, None, None).engines
         why = self._why(stage.name, stage.version, key, described)
-        self.stages.append(PlannedStage(stage.name, "to compute", why, self._lines, engines))
+        self.stages.append(PlannedStage(stage.name, "to compute", why, self._lines, engines_in(described)))
         return UNKNOWN
 
     def note_lines(self, lines: Iterable[PlannedLine], needed: Iterable[Artifact]) -> None:
