@@ -12,6 +12,8 @@ UV_VERSION := 0.13.8
 # Prefect and the model hub report nothing home.
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# Without compiled modules beside the sources every start compiles all that it imports anew: seconds, each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
