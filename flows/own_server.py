@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
 
 from dubbing.errors import PassingFault
 
-START_TIMEOUT = 120.0  # seconds: the first start on a machine makes the database
+START_TIMEOUT = 600.0  # seconds: the first start on a machine makes the database, and a busy one may need minutes for it
 STOP_TIMEOUT = 5.0
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, linux/prctl.h
 _SETTINGS = {

@@ -17,6 +17,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from prefect_aws import AwsCredentials
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from tests.seaweed import Seaweed
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # tests don't assert wall-clock time
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

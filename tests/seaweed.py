@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prefect_aws import AwsCredentials
 
 REGION = "us-east-1"
-START_TIMEOUT = 60.0  # seconds; it takes about two
+START_TIMEOUT = 300.0  # seconds; it takes about two
 _TRIES = 5  # another process may take a free port before the server does
 _PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
 _DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, linux/prctl.h

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dubbing import subtitles
@@ -144,7 +144,7 @@ def test_a_folder_as_it_was_delivered_has_no_edits(by_words: bool, crowded: bool
     st.booleans(),
     st.sampled_from(["ru", "ja"]),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_no_text_looks_changed_that_was_not(texts: list[str], by_words: bool, crowded: bool, language: str) -> None:
     assert Folder([subtitles.clean(text) for text in texts], language, by_words=by_words, crowded=crowded).changes() == []
 
@@ -370,7 +370,7 @@ SMALL = Folder(PLAIN)
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400)
 def test_no_bytes_are_worse_than_bad_input(data: st.DataObject) -> None:
     whole = {"json": as_json(SMALL.document).encode(), **{kind: SMALL.target[kind] for kind in KINDS}}
     which = data.draw(st.sampled_from(sorted(whole)))
@@ -394,7 +394,7 @@ def test_no_bytes_are_worse_than_bad_input(data: st.DataObject) -> None:
 
 
 @given(st.data(), st.booleans(), st.sampled_from(["en", "ja"]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_each_changed_line_gives_back_one_edit(data: st.DataObject, crowded: bool, language: str) -> None:
     texts = data.draw(st.lists(st.sampled_from([text for text in NASTY if subtitles.clean(text)]), min_size=1, max_size=8))
     folder = Folder([subtitles.clean(text) for text in texts], language, crowded=crowded)
@@ -410,7 +410,7 @@ def test_each_changed_line_gives_back_one_edit(data: st.DataObject, crowded: boo
 
 
 @given(st.data(), st.booleans(), st.booleans(), st.sampled_from(KINDS), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_each_line_changed_in_captions_gives_back_one_edit(
     data: st.DataObject, by_words: bool, crowded: bool, kind: Kind, source: bool
 ) -> None:

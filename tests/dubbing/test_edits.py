@@ -366,7 +366,7 @@ def words_in(transcript: Transcript) -> list[Word]:
 
 
 @given(edited_lessons())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_edits_leave_a_sound_lesson(lesson: tuple[Transcript, Translation, Edits]) -> None:
     transcript, translation, edits = lesson
     revision = revised(transcript, translation, edits)

@@ -102,7 +102,7 @@ def test_the_meter_agrees_with_two_others(name: str) -> None:
 
 
 @given(st.integers(1, 3 * SAMPLE_RATE))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_how_it_is_cut_into_blocks_does_not_matter(block: int) -> None:
     samples = SIGNALS["speech-like"]
     block = max(block, 500)
@@ -133,7 +133,7 @@ def test_limited_white_noise_stays_under_the_ceiling(channels: int) -> None:
 
 
 @given(st.integers(0, 10_000), st.floats(1.0, 50.0), st.integers(3, 9))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_whatever_the_sound_it_is_limited(seed: int, loudness: float, bandwidth: int) -> None:
     samples = signal.lfilter(signal.firwin(63, bandwidth / 20), [1.0], noise(2, seed)[: SAMPLE_RATE // 2], axis=0) * loudness
     assert ideal_peak(limited(samples)) <= CEILING + 0.1

@@ -218,16 +218,16 @@ def test_memory_does_not_grow_with_length(tmp_path: Path) -> None:
     for minutes in (1, 4):
         source = f"sine=r=44100:d={minutes * 60}"
         subprocess.run(
-            ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-ac", "2", str(tmp_path / f"{minutes}.wav")], check=True, timeout=60
+            ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-ac", "2", str(tmp_path / f"{minutes}.wav")], check=True, timeout=1000
         )
         command = [sys.executable, "-c", MEMORY, str(ROOT), str(tmp_path), str(minutes)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1000).stdout
         used[minutes] = [int(megabytes) for megabytes in said.split()]
     assert used[4][0] < used[1][0] + 20, used
     assert used[4][1] < used[1][1] + 20, used
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.floats(0.02, 0.5), min_size=1, max_size=4))
 def test_the_loudness_of_voices_is_that_of_all_clips_together(tmp_path_factory: pytest.TempPathFactory, levels: list[float]) -> None:
     folder = tmp_path_factory.mktemp("clips")

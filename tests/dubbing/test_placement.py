@@ -66,7 +66,6 @@ def price_of(lines: list[Natural], places: list[Place], lesson: float) -> float:
     return price(lines, [line.start for line in places], [line.end - line.start for line in places], lesson)
 
 
-@settings(deadline=None)  # the first call loads the solver
 @given(lessons())
 @example(([Natural(1 / 3, 2.0, 2.0)], 60.0))
 @example(([Natural(5.0, 5.0, 1.0)] * 3, 60.0))
@@ -83,7 +82,6 @@ def test_whatever_comes_in_the_promises_are_kept(lesson: tuple[list[Natural], fl
         assert after.start >= before.end + GAP - 1e-9
 
 
-@settings(deadline=None)
 @given(lessons())
 def test_overflow_is_what_does_not_fit_and_nothing_else(lesson: tuple[list[Natural], float]) -> None:
     lines, length = lesson
@@ -93,13 +91,12 @@ def test_overflow_is_what_does_not_fit_and_nothing_else(lesson: tuple[list[Natur
         assert found.overflow == pytest.approx(max(0.0, found.end - max(due, line.source_end)), abs=1e-3)
 
 
-@settings(deadline=None)
 @given(lessons())
 def test_the_same_lines_are_placed_the_same(lesson: tuple[list[Natural], float]) -> None:
     assert place(*lesson) == place(*lesson)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plausible_lessons(), st.integers(0, 2**32))
 def test_no_other_way_that_keeps_the_promises_is_noticeably_better(lesson: tuple[list[Natural], float], seed: int) -> None:
     (lines, length), chance = lesson, random.Random(seed)
@@ -222,7 +219,6 @@ def test_the_last_line_has_room_until_the_lesson_ends() -> None:
     assert set(budgets([line], [80], 14.0)) == {0}
 
 
-@settings(deadline=None)
 @given(lessons())
 def test_a_budget_shortens_and_leaves_the_meaning(lesson: tuple[list[Natural], float]) -> None:
     lines, length = lesson

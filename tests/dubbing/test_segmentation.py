@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dubbing.lesson import Utterance, Word
@@ -44,7 +44,6 @@ def recognised(draw: st.DrawFn) -> list[Word]:
     return words
 
 
-@settings(deadline=None)
 @given(recognised(), st.sampled_from(["en", "ru", "zh", "th"]))
 @example([Word(text="Ja.", start=0, end=0, confidence=1), Word(text="Ja.", start=0, end=13, confidence=1)], "de")
 def test_every_word_is_in_exactly_one_line_in_order(words: list[Word], language: str) -> None:
@@ -55,7 +54,6 @@ def test_every_word_is_in_exactly_one_line_in_order(words: list[Word], language:
     assert [line.text for line in lines] == [joint.join(word.text.strip() for word in line.words) for line in lines]
 
 
-@settings(deadline=None)
 @given(recognised())
 @example([Word(text="Ja.", start=0, end=0, confidence=1), Word(text="Ja.", start=0, end=13, confidence=1)])
 def test_lines_do_not_overlap_and_each_has_its_own_id(words: list[Word]) -> None:
@@ -68,7 +66,6 @@ def test_lines_do_not_overlap_and_each_has_its_own_id(words: list[Word]) -> None
     assert len({line.id for line in lines}) == len(lines)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(tokens, st.floats(0.0, 1.0), st.floats(0.1, 0.8)), min_size=1, max_size=120))
 def test_no_line_of_ordinary_words_is_longer_than_a_sentence_may_be(steps: list[tuple[str, float, float]]) -> None:
     words, at = [], 0.0

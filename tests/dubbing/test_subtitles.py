@@ -247,7 +247,7 @@ def assert_sound(cues: list[Cue], of: Timeline, longest: int, rows: int) -> None
         assert before.end <= after.start
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from([None, 8, 30, 80]))
 def test_captions_are_whole_readable_and_in_order(data: st.DataObject, length: int | None) -> None:
     of = data.draw(timelines())
@@ -255,14 +255,14 @@ def test_captions_are_whole_readable_and_in_order(data: st.DataObject, length: i
     assert_sound(cues, of, length or subtitles.LINE_LENGTH, 2)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_word_level_captions_are_whole_and_in_order(data: st.DataObject) -> None:
     of = data.draw(timelines())
     assert_sound(word_cues(of, data.draw(words_of(of))), of, subtitles.LINE_LENGTH, 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(timelines(), st.booleans())
 def test_captions_of_the_source_are_whole_and_in_order(of: Timeline, bounded: bool) -> None:
     spoken = tuple(utterance(each.text, each.start, each.end) for each in of.lines)
@@ -308,7 +308,7 @@ def test_a_hostile_text_is_shown_and_never_interpreted(text: str, tmp_path: Path
     check_literal(text, tmp_path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet=st.one_of(st.sampled_from("<>&{}\\Nnhbi-;:0,.\n# \u202e"), st.characters()), min_size=1, max_size=40))
 @example("{\\N&amp;<b>-->")
 def test_any_text_is_shown_and_never_interpreted(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:

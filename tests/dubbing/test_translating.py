@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dubbing.lesson import Utterance, Word
@@ -34,7 +34,6 @@ def lines(*texts: str) -> list[Utterance]:
 # Windows
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 1200), max_size=40))
 def test_each_line_is_in_exactly_one_window_in_order(lengths: list[int]) -> None:
     utterances = lines(*("x" * length for length in lengths))
@@ -127,7 +126,6 @@ def test_of_an_answer_what_is_there_is_taken_and_the_rest_is_missing(answer: str
     assert parse_answer(answer, [1, 2]) == understood
 
 
-@settings(deadline=None)
 @given(st.text(alphabet='{}[]",:12\\u0 nab\n') | st.text())
 def test_no_answer_is_too_hostile(answer: str) -> None:
     for text in parse_answer(answer, [1, 2]).values():
@@ -263,7 +261,6 @@ def test_numbers_are_known_in_other_languages_where_anyone_can_spell_them() -> N
     assert problem_with("温度是三百度。", "Было 300 градусов.", "ru", "zh") is None  # nobody here spells Chinese numbers: not doubted
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40), st.sampled_from(["en", "es", "hi", "ja", "vi", "xx"]))
 @example("0,5 1.2.3 ٣", "", "vi")
 def test_no_line_is_too_hostile(translated: str, source_line: str, target: str) -> None:
@@ -316,7 +313,6 @@ def test_without_words_every_line_is_flagged() -> None:
     assert [(line.text, line.flags) for line in shared] == [("", ("translation: it is missing",))] * 2
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["light", "red,", "blue.", "why?", "and", '"so."']), st.floats(0.0, 3.0)), max_size=40),
     st.lists(st.floats(0.0, 8.0), min_size=1, max_size=12),

@@ -32,7 +32,7 @@ LESSON_SECONDS = 20.0
 LINES_EVERY = 1.8  # seconds between two lines
 LINES = 11
 LONG_WORDED = "and then in so many words that it must be said shorter"  # the translator's style
-LIMIT = 150.0  # seconds after which a run counts as stuck: a run takes two
+LIMIT = 600.0  # seconds after which a run counts as stuck: it takes two, or twenty where machines are busy
 # Stages that use engines line by line: what a kill may cost of each is the use in hand.
 BY_LINE = ("translate", "shorten", "synthesize", "subtitles", "inspect")
 _PRELOADED = ["tests.stand_ins", "flows.command_line", "flows.own_server", "flows.dub_video", "flows.edit_lesson", "flows.terminal"]
@@ -72,6 +72,7 @@ class Done(NamedTuple):
 
     @property
     def result(self) -> dict[str, Any]:
+        assert self.code == 0, self.errors
         return dict(json.loads(self.output.splitlines()[-1]))
 
     def states(self) -> dict[str, str]:

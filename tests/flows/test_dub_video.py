@@ -52,7 +52,7 @@ class Dubbed(NamedTuple):
 
 def coursedub(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flows.command_line", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, env={**os.environ, **environment}, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1000, env={**os.environ, **environment}, check=False)
 
 
 def dub(lesson: Path, folder: Path, store: Path, *options: str) -> Dubbed:

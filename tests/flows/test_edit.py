@@ -7,20 +7,18 @@ imported the program already.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests import stand_ins
+from tests.flows.stand_in_runs import CALM, Done, Run
 from tests.lessons import make_lesson
 
 LINES = 8  # of the lesson, one every two seconds
@@ -30,50 +28,6 @@ OTHER_WORDS = "Здесь совсем другие слова сказаны."
 HOSTILE = "\"<b>quoted</b>\" & 'co' {\\an8}\n1\n00:00:01,000 --> 00:00:02,000 مرحبا\u202e\x1b[31m --text $(id)"
 HOSTILE_SHOWN = "\"<b>quoted</b>\" & 'co' {\\an8} 1 00:00:01,000 --> 00:00:02,000 مرحبا[31m --text $(id)"
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    [
-        *("tests.stand_ins", "flows.edit_lesson", "flows.plan_lesson", "flows.terminal"),
-        # What the program imports where it is used.
-        *("prefect.flow_engine", "prefect.task_engine", "scipy.signal", "scipy.ndimage", "scipy.sparse", "clarabel", "soxr", "jiwer"),
-        *("num2words", "pandas", "jinja2", "matplotlib.figure", "matplotlib.backends.backend_svg"),
-    ]
-)
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def result(self) -> dict[str, Any]:
-        assert self.code == 0, self.err
-        return dict(json.loads(self.out.splitlines()[-1]))
-
-
-class Command:
-    """A command that runs."""
-
-    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
-        self._folder = folder
-        self._folder.mkdir()
-        self.process: ForkServerProcess = processes.Process(target=run, args=(arguments, str(folder), environment))
-        self.process.start()
-
-    def ended(self) -> Ended:
-        self.process.join(120)
-        assert self.process.exitcode is not None, "it takes too long"
-        return Ended(self.process.exitcode, (self._folder / "out").read_text(), (self._folder / "err").read_text())
-
-
-def run(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
-    """In the command's process: `python -m tests.stand_ins …`."""
-    os.environ.update(environment)
-    for stream, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT), stream)
-    sys.exit(stand_ins.main(arguments))
-
 
 class Desk:
     """A reviewer's place: a lesson, the folder that it was dubbed into, a store."""
@@ -81,8 +35,8 @@ class Desk:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.lesson, self.folder, self.store = place / "lesson.mp4", place / "lesson.en", place / "store"
-        self._log = place / "uses"
-        self._commands = 0
+        self._notes = place / "notes"
+        self.log = self._notes / "uses"
 
     def copied(self, place: Path) -> Desk:
         for name in ("store", "lesson.en"):
@@ -90,14 +44,13 @@ class Desk:
         shutil.copy2(self.lesson, place)
         return Desk(place)
 
-    def start(self, verb: str, *arguments: str, **environment: str) -> Command:
-        self._commands += 1
+    def start(self, verb: str, *arguments: str, **environment: str) -> Run:
         whole = [verb, *arguments, "--store", str(self.store), *(() if "--plain" in arguments else ("--json",))]
         whole = [argument for argument in whole if argument != "--plain"]
-        return Command(whole, self.place / f"command-{self._commands}", {"STAND_INS_LOG": str(self._log), **environment})
+        return Run(whole, self._notes, CALM, {"STAND_INS_LINES": "2", "STAND_INS_SETTINGS": "{}", **environment})
 
-    def do(self, verb: str, *arguments: str, **environment: str) -> Ended:
-        return self.start(verb, *arguments, **environment).ended()
+    def do(self, verb: str, *arguments: str, **environment: str) -> Done:
+        return self.start(verb, *arguments, **environment).wait()
 
     def dub(self, *options: str, **environment: str) -> dict[str, Any]:
         return self.do("dub", str(self.lesson), *options, **environment).result
@@ -107,8 +60,8 @@ class Desk:
 
     def uses(self) -> list[str]:
         """Uses of engines since this was asked last, those of the checks left out."""
-        found = [use for use in stand_ins.uses(self._log) if not use.startswith(("inspect ", "subtitles "))]
-        self._log.unlink(missing_ok=True)
+        found = [use for use in stand_ins.uses(self.log) if not use.startswith(("inspect ", "subtitles "))]
+        self.log.unlink(missing_ok=True)
         return found
 
     def document(self, name: str = "timeline.json") -> dict[str, Any]:
@@ -389,18 +342,18 @@ def test_a_change_in_the_folder_is_not_lost_when_the_run_is_killed(desk: Desk, f
 def test_what_a_person_changes_while_a_run_goes_on_is_not_written_over(desk: Desk, first: Desk) -> None:
     desk.change(3, translation="Before.")
     command = desk.start("dub", str(desk.lesson), STAND_INS_SECONDS="0.4")
-    until = time.monotonic() + 60
-    while "synthesize Before." not in stand_ins.uses(desk.place / "uses") and time.monotonic() < until:
+    until = time.monotonic() + 600
+    while "synthesize Before." not in stand_ins.uses(desk.log) and time.monotonic() < until:
         time.sleep(0.05)
     desk.rewrite("lesson.en.srt", said(5), "Meanwhile.")
-    assert became(command.ended().result) == ["applied", "applied"]
+    assert became(command.wait().result) == ["applied", "applied"]
     assert desk.uses() == ["synthesize Before.", "synthesize Meanwhile."]
     assert desk.texts == [*first.texts[:3], "Before.", said(4), "Meanwhile.", *first.texts[6:]]
 
 
 def test_edits_made_at_once_are_all_kept(desk: Desk, first: Desk) -> None:
     commands = [desk.start("edit", str(desk.folder), "--line", first.id(number), "--text", f"{number}.") for number in range(4)]
-    assert [command.ended().code for command in commands] == [0] * 4
+    assert [command.wait().code for command in commands] == [0] * 4
     assert {edit["line"] for edit in desk.edit()["edits"]} == {first.id(number) for number in range(4)}
 
 
@@ -447,7 +400,7 @@ def test_without_a_change_lines_and_edits_are_listed(desk: Desk, first: Desk) ->
     texts = ["[red]By hand." if number == 3 else line["translation"] for number, line in enumerate(first.lines)]
     assert [(line["id"], line["text"]) for line in listed["lines"]] == list(zip(map(first.id, range(LINES)), texts, strict=True))
     assert [(edit["line"], edit["text"]) for edit in listed["edits"]] == [(first.id(3), "[red]By hand.")]
-    shown = desk.do("edit", str(desk.lesson), "--plain").out
+    shown = desk.do("edit", str(desk.lesson), "--plain").output
     assert all(text in shown for text in (*texts, *map(first.id, range(LINES))))
 
 
@@ -478,10 +431,10 @@ def test_a_folder_that_cannot_be_read_is_left_as_it_is(desk: Desk, make: Callabl
     make(desk)
     files = desk.files()
     for command in [desk.start(verb, str(desk.lesson)) for verb in ("plan", "dub")]:
-        done = command.ended()
-        assert (done.code, done.out) == (code, "")
-        assert done.err.startswith("coursedub: ") and len(done.err.splitlines()) == 1
-        assert message in done.err
+        done = command.wait()
+        assert (done.code, done.output) == (code, "")
+        assert done.errors.startswith("coursedub: ") and len(done.errors.splitlines()) == 1
+        assert message in done.errors
     assert (desk.files(), desk.uses()) == (files, [])
 
 
@@ -503,7 +456,7 @@ REFUSED: list[tuple[list[str], int, str]] = [
 def test_a_change_must_have_a_place_among_those_before_it(desk: Desk, first: Desk) -> None:
     desk.edit("--line", first.id(3), "--merge")
     done = desk.do("edit", str(desk.folder), "--line", first.id(3), "--text", "Too late.")
-    assert (done.code, len(done.err.splitlines())) == (10, 1)
+    assert (done.code, len(done.errors.splitlines())) == (10, 1)
     joined = next(line["id"] for line in desk.edit()["lines"] if line["text"] == f"{said(3)} {said(4)}")
     desk.edit("--line", joined, "--text", "Both at once.")
     result = desk.dub()
@@ -516,9 +469,9 @@ def test_an_edit_that_cannot_be_made_is_not_kept(first: Desk) -> None:
         first.start("edit", str(first.folder), *(option.replace("LINE", first.id(3)) for option in options)) for options, _, _ in REFUSED
     ]
     for command, (_, code, message) in zip(commands, REFUSED, strict=True):
-        done = command.ended()
-        assert (done.code, len(done.err.splitlines())) == (code, bool(code))
-        assert message in done.err
+        done = command.wait()
+        assert (done.code, len(done.errors.splitlines())) == (code, bool(code))
+        assert message in done.errors
     assert first.edit()["edits"] == []
 
 
@@ -532,9 +485,9 @@ def test_a_lesson_that_was_never_dubbed_cannot_be_edited(desk: Desk) -> None:
     ]
     commands = [desk.start("edit", str(lesson), *options) for lesson, options, _, _ in cases]
     for command, (_, _, code, message) in zip(commands, cases, strict=True):
-        done = command.ended()
-        assert (done.code, len(done.err.splitlines())) == (code, 1)
-        assert message in done.err
+        done = command.wait()
+        assert (done.code, len(done.errors.splitlines())) == (code, 1)
+        assert message in done.errors
 
 
 def test_a_folder_of_an_earlier_version_is_written_over(desk: Desk, first: Desk) -> None:
@@ -556,7 +509,7 @@ def test_a_voice_that_there_is_not_leaves_no_trace(desk: Desk, first: Desk) -> N
     before = (desk.folder / "timeline.json").read_bytes()
     desk.change(2, voice="nobody")
     refused = desk.do("dub", str(desk.lesson))
-    assert (refused.code, refused.err.count("\n")) == (21, 1)
+    assert (refused.code, refused.errors.count("\n")) == (21, 1)
     (desk.folder / "timeline.json").write_bytes(before)
     assert desk.dub()["edits"] == []
     assert desk.files() == first.files()

@@ -257,7 +257,7 @@ def test_a_store_that_stays_away_ends_the_run_in_one_line(
 ) -> None:
     proxy.fault = lambda method, path: PASS if len(proxy.requests) <= requests else REFUSE
     run = lab.dub(behind, tmp_path / "output", tmp_path / "notes", circumstances=Circumstances(patience=1))
-    ended_for_want_of_the_store(run.wait(60), behind)
+    ended_for_want_of_the_store(run.wait(), behind)
     proxy.fault = PASS
     run_again(lab, behind, tmp_path)
 

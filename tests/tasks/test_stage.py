@@ -255,7 +255,7 @@ def test_a_stage_tells_how_far_it_is(store: Store) -> None:
 def test_two_stages_run_beside_each_other(store: Store, runs: list[str]) -> None:
     import threading
 
-    meeting = threading.Barrier(2, timeout=30)
+    meeting = threading.Barrier(2, timeout=300)
 
     @stages.stage(version=1, returns=Spoken)
     def first(store: Store) -> Spoken:
