@@ -9,9 +9,6 @@ PYTHON_CODE := dubbing blocks tasks flows tests samples scripts
 TEST_OPTIONS ?= -n 2 --dist loadfile
 UV_VERSION := 0.13.8
 
-# Prefect and the model hub report nothing home.
-export PREFECT_SERVER_ANALYTICS_ENABLED := false
-export DO_NOT_TRACK := 1
 # Without compiled modules beside the sources every start compiles all that it imports anew: seconds, each time.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dubbing import sources, weights
 from dubbing.errors import BadSetting, CoursedubError, PassingFault
+from dubbing.privacy import report_nothing
 
 if TYPE_CHECKING:
     from tasks.progress import Event
@@ -32,6 +33,7 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    report_nothing()
     _quiet_prefect()
     try:
         return int(options.run(options))
@@ -382,8 +384,6 @@ def _quiet_prefect() -> None:
     if "PREFECT_LOGGING_LEVEL" not in os.environ:
         os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
         logging.disable(logging.ERROR)  # some of its loggers don't follow the setting while it ends
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
 
 
 @contextmanager

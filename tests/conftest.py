@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
-# Before Prefect is imported: its database and profiles in a folder of this session's own, and no calls home.
+# Before Prefect is imported: its database and profiles in a folder of this session's own.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="coursedub-prefect-")
 os.environ.pop("PREFECT_API_URL", None)
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from dubbing.privacy import report_nothing
+
+report_nothing()
 
 if TYPE_CHECKING:
     from prefect_aws import AwsCredentials

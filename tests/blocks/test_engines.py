@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -173,3 +174,24 @@ def test_naming_an_engine_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+SESSION = """
+{first}
+import numpy, onnxruntime
+from onnx import TensorProto, helper
+value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
+graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "graph", [value("x")], [value("y")])
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+assert session.run(None, {{"x": numpy.ones(1, "float32")}})[0] == -1
+"""
+
+
+@pytest.mark.parametrize(("first", "reported"), [("", True), ("import blocks.engine", False)], ids=["by itself", "in an engine"])
+def test_onnx_runtime_keeps_no_account_of_its_use(first: str, reported: bool, tmp_path: Path) -> None:
+    """It collects what it would send in a database, unless it is told not to or sees that it runs in a CI."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "PREFECT_HOME") if name in os.environ}
+    environment = {**kept, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", SESSION.format(first=first)], cwd=ROOT, env=environment, check=True)
+    assert bool(list(tmp_path.rglob("onnxruntime.db"))) == reported
