@@ -386,7 +386,6 @@ def test_patience_ends(place: Place, fault: Fault) -> None:
     with pytest.raises(StoreFailed, match=r"store s3://bucket-.*: can't be reached") as failure:
         files.read("a")
     assert time.monotonic() - started > 0.3
-    assert place.proxy.count("GET") >= 1
     assert "\n" not in str(failure.value) and "127.0.0.1" not in str(failure.value)
 
 
