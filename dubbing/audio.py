@@ -48,7 +48,7 @@ def extract(path: Path, sound: Sound, duration: float, target: Path, progress: C
     graph = stream.output(
         media.address(target), format="wav", acodec="pcm_f32le", ac=channels, rf64="auto", fflags="+bitexact", map_metadata=-1
     )
-    media.run(graph, seconds=duration, progress=progress)
+    media.run(graph, target, seconds=duration, progress=progress)
 
 
 def blocks(path: Path, seconds: float = BLOCK_SECONDS) -> Iterator[Samples]:

@@ -31,7 +31,7 @@ def measure(path: Path, decoded: Path) -> Measured:
     """Decode the delivered file's first audio track to a WAV and measure it with ffmpeg's EBU R128 meter: not the one it was mixed by."""
     stream = ffmpeg.input(media.address(path), protocol_whitelist="file")["a:0"]
     measured = stream.filter("aresample", SAMPLE_RATE).filter("ebur128", peak="true", framelog="verbose")
-    said = media.run(measured.output(media.address(decoded), format="wav", acodec="pcm_f32le", rf64="auto", fflags="+bitexact"))
+    said = media.run(measured.output(media.address(decoded), format="wav", acodec="pcm_f32le", rf64="auto", fflags="+bitexact"), decoded)
     summary = said[said.rindex("Summary:") :]
     loudness, peak = re.search(r"I:\s*(-?[\d.]+|-inf) LUFS", summary), re.search(r"Peak:\s*(-?[\d.]+|-inf) dBFS", summary)
     if not loudness or not peak:

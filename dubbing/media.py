@@ -12,6 +12,7 @@ import re
 import stat
 import struct
 import subprocess
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -42,6 +43,7 @@ MP4_SOUNDS = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus", "flac"})
 
 SHORTEST = 0.02  # seconds of sound: one packet of it
 SAID_LINES = 200  # that are kept of ffmpeg's words: on a damaged file it has some for every packet
+ROOM = 64 * 1024  # bytes that a disk must have left after a file: less than one write of ffmpeg's wouldn't show that one failed
 PROBE_TIMEOUT = 60.0  # seconds: ffprobe reads a few megabytes
 TRUNCATION_TOLERANCE = 1.0  # seconds that may be missing at the end against what the container declares
 TRUNCATION_SHARE = 0.002  # and the share of the duration that may: writers round, and count a last frame that isn't there
@@ -247,14 +249,15 @@ class FfmpegFailed(Exception):
     """ffmpeg gave up: a defect in the file that probing didn't show, or one of ours."""
 
 
-def run(graph: Any, *, seconds: float | None = None, progress: Callable[[float], None] | None = None) -> str:
-    """Run an ffmpeg graph to its end. Returns the end of what ffmpeg said on standard error.
+def run(graph: Any, target: Path, *, seconds: float | None = None, progress: Callable[[float], None] | None = None) -> str:
+    """Run an ffmpeg graph that writes `target` to its end. Returns the end of what ffmpeg said on standard error.
 
     Args:
         seconds: length of the output, to turn ffmpeg's position into a share for `progress`.
 
     Raises:
         FfmpegFailed: with ffmpeg's last line.
+        OSError: the disk is full.
     """
     command = ffmpeg.compile(graph, overwrite_output=True)
     command[1:1] = ["-hide_banner", "-nostdin", "-loglevel", "repeat+info", "-nostats", "-progress", "pipe:1"]
@@ -276,11 +279,22 @@ def run(graph: Any, *, seconds: float | None = None, progress: Callable[[float],
         process.wait()
         raise
     output = "".join(said)
-    if process.returncode:
-        if "No space left on device" in output:
-            raise OSError(errno.ENOSPC, "No space left on device")  # the store names the disk
-        raise FfmpegFailed(_last_line(output.encode()))
+    check_written(target, output, process.returncode)
     return output
+
+
+def check_written(target: Path, said: str, code: int) -> None:
+    """What an ffmpeg that has ended left: its output, or an exception as of `run`.
+
+    It may say that all went well where the disk was full before the last of the file (seen in ffmpeg 5.1: up to 90 kB), so whether
+    there still is room tells whether there was.
+    """
+    if code and "No space left on device" in said:
+        raise OSError(errno.ENOSPC, "No space left on device")  # the store names the disk
+    if code:
+        raise FfmpegFailed(_last_line(said.encode()))
+    with tempfile.TemporaryFile(dir=target.parent) as file:
+        file.write(bytes(ROOM))
 
 
 def _last_line(output: bytes) -> str:

@@ -5,12 +5,10 @@ Streamed in blocks: memory doesn't grow with the lesson's length.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import ffmpeg
 import numpy as np
@@ -33,7 +31,6 @@ LARGEST_VOICE_GAIN = 24.0  # dB: more would be lifting noise
 _LOUDNESS_TOLERANCE = 0.15  # LU, against the 0.5 that are promised for the delivered file
 _PEAK_MARGIN = 0.1  # dB
 _PASSES = 5
-_PRIMING = 1024  # samples that an AAC encoder puts before the first
 _LARGEST_STEP = 12.0  # dB by which a pass goes over the one before
 
 
@@ -91,8 +88,8 @@ def mix(
     gain = loudness - measured if measured is not None else 0.0
     ceiling, reached, raised = CEILING, None, 0.0
     for _ in range(_PASSES):
-        earlier = reached
-        limited, (peak, reached) = _level(before, target, gain, ceiling, progress)
+        limited = _level(before, target, gain, ceiling, progress)
+        earlier, (peak, reached) = reached, measured_track(target, channels)
         missing = loudness - reached if measured is not None and reached is not None else 0.0
         gained = reached - earlier if reached is not None and earlier is not None else 0.0
         if raised > 0 and gained < raised / 2:
@@ -163,10 +160,10 @@ def _padded(path: Path, total: int) -> Iterator[np.ndarray]:
         done += length
 
 
-def _level(before: Path, target: Path, gain: float, ceiling: float, progress: Callable[[float], None] | None) -> tuple[float, _Heard]:
-    """Apply a gain and the limiter (both dB) and encode. Returns the largest reduction in dB, and what a player will decode."""
+def _level(before: Path, target: Path, gain: float, ceiling: float, progress: Callable[[float], None] | None) -> float:
+    """Apply a gain and the limiter (both dB) and encode. Returns the largest reduction in dB."""
     lowest = 1.0
-    with soundfile.SoundFile(before) as source, _encoder(target, source.channels) as (write, heard):
+    with soundfile.SoundFile(before) as source, _encoder(target, source.channels) as write:
         size = BLOCK_SECONDS * SAMPLE_RATE
         for first in range(0, source.frames, size):
             begin, end = max(0, first - CONTEXT), min(source.frames, first + size + CONTEXT)
@@ -179,77 +176,61 @@ def _level(before: Path, target: Path, gain: float, ceiling: float, progress: Ca
                 lowest = min(lowest, float(gains[inside].min()))
             write(samples[inside])
             if progress:
-                progress(0.4 + 0.6 * min(1.0, (first + size) / source.frames))
-    return -decibels(lowest), heard.result()
-
-
-class _Heard(NamedTuple):
-    """Of an encoded track, as a player decodes it."""
-
-    true_peak: float  # dBTP; -6 stands for anything below
-    loudness: float | None  # LUFS
+                progress(0.4 + 0.5 * min(1.0, (first + size) / source.frames))
+    return -decibels(lowest)
 
 
 @contextmanager
-def _encoder(target: Path, channels: int) -> Iterator[tuple[Callable[[np.ndarray], object], Future[_Heard]]]:
-    """AAC in MP4, fed block by block: ffmpeg encodes in a process of its own while the next block is mixed, and beside the file
-    writes the same packets to a second ffmpeg, which decodes them to be measured, so that the track needn't be gone through again.
+def _encoder(target: Path, channels: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """AAC in MP4, fed block by block: ffmpeg encodes in a process of its own while the next block is mixed.
 
     The coder "fast" takes a third of the default's time. Its stereo tools added peaks of 1.5 dB to the sample, so they are off.
     """
-    raw = {"format": "f32le", "ar": SAMPLE_RATE, "ac": channels}
-    encoded = ffmpeg.input("pipe:0", **raw).output(
-        f"[f=mp4:fflags=+bitexact]{target.name}|[f=adts]pipe:1",  # a name alone, from its folder: a path would have to be quoted
-        format="tee",
+    sound = ffmpeg.input("pipe:0", format="f32le", ar=SAMPLE_RATE, ac=channels)
+    encoded = sound.output(
+        media.address(target),
+        format="mp4",
         acodec="aac",
         aac_coder="fast",
         aac_ms=0,
         aac_is=0,
-        map="0:a",
+        fflags="+bitexact",
         **{"b:a": f"{TRACK_KBPS * channels // 2}k", "flags:a": "+bitexact"},
     )
-    decoded = ffmpeg.input("pipe:0", format="aac").output("pipe:1", acodec="pcm_f32le", **raw)
-    with ThreadPoolExecutor(1) as beside:
-        encoder = _process(encoded, target.parent)
-        assert encoder.stdin and encoder.stdout
-        decoder = _process(decoded, target.parent, encoder.stdout)
-        assert decoder.stdout
-        encoder.stdout.close()  # it is the decoder's now
-        fed, broken = encoder.stdin, False
-        try:
-            try:
-                yield lambda samples: fed.write(samples.astype("<f4").tobytes()), beside.submit(_heard, decoder.stdout, channels)
-                fed.close()
-            except BrokenPipeError:
-                broken = True
-            for process in (encoder, decoder):
-                assert process.stderr
-                said = process.stderr.read().decode("utf-8", "replace")
-                if process.wait() or broken:
-                    raise media.FfmpegFailed(said.strip().rpartition("\n")[2])
-        finally:
-            for process in (encoder, decoder):
-                process.kill()
-                process.wait()
+    process = encoded.global_args("-v", "error", "-nostats").run_async(pipe_stdin=True, pipe_stderr=True, overwrite_output=True)
+    fed = False
+    try:
+        with suppress(BrokenPipeError):  # it gave up, and says why
+            yield lambda samples: process.stdin.write(samples.astype("<f4").tobytes())
+            process.stdin.close()
+            fed = True
+        said = process.stderr.read().decode("utf-8", "replace")
+        media.check_written(target, said, process.wait() or int(not fed))
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
-def _process(stream: ffmpeg.Stream, folder: Path, source: IO[bytes] | int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    command = ffmpeg.compile(stream.global_args("-v", "error", "-nostats"), overwrite_output=True)
-    return subprocess.Popen(command, cwd=folder, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def _heard(decoded: IO[bytes], channels: int) -> _Heard:
-    """What there is to hear of a track that an AAC decoder writes: all but the encoder's first frame, which players leave out."""
-    decoded.read(_PRIMING * channels * 4)
+def measured_track(track: Path, channels: int) -> tuple[float, float | None]:
+    """True peak (dBTP; -6 stands for anything below) and loudness (LUFS) of a track as a player decodes it."""
+    decoded = ffmpeg.input(media.address(track)).output("pipe:1", format="f32le", acodec="pcm_f32le", ac=channels, ar=SAMPLE_RATE)
+    process = decoded.global_args("-v", "error", "-nostdin").run_async(pipe_stdout=True)
     size = BLOCK_SECONDS * SAMPLE_RATE * channels * 4
     highest, carried, meter = 0.0, np.zeros((0, channels), dtype=np.float32), LoudnessMeter(channels)
-    while content := decoded.read(size):
-        samples = np.frombuffer(content, dtype="<f4").reshape(-1, channels)
-        meter.add(samples)
-        samples = np.concatenate([carried, samples])
-        highest = max(highest, float(peaks_near(samples, 2 * ratio(HIGHEST_TRUE_PEAK - 3.0)).max(initial=0.0)))
-        carried = samples[-CONTEXT:]
-    return _Heard(max(-6.0, decibels(highest)), meter.integrated())
+    try:
+        while content := process.stdout.read(size):
+            samples = np.frombuffer(content, dtype="<f4").reshape(-1, channels)
+            meter.add(samples)
+            samples = np.concatenate([carried, samples])
+            highest = max(highest, float(peaks_near(samples, 2 * ratio(HIGHEST_TRUE_PEAK - 3.0)).max(initial=0.0)))
+            carried = samples[-CONTEXT:]
+        if process.wait():
+            raise media.FfmpegFailed("the encoded track can't be decoded")
+    finally:
+        process.kill()
+        process.wait()
+    return max(-6.0, decibels(highest)), meter.integrated()
 
 
 def _read(clip: Path) -> np.ndarray:

@@ -79,7 +79,9 @@ def render(
         options["movflags"] = "+faststart"
     if lesson.picture and lesson.picture.codec == "hevc" and mp4:
         options["tag:v"] = "hvc1"  # what Apple's players ask for; the packets stay the same
-    media.run(ffmpeg.output(*streams, media.address(target), format=container, **options), seconds=lesson.duration, progress=progress)
+    media.run(
+        ffmpeg.output(*streams, media.address(target), format=container, **options), target, seconds=lesson.duration, progress=progress
+    )
 
 
 def _type_of(position: int) -> str:
@@ -97,7 +99,8 @@ def thumbnail(original: Path, lesson: Lesson, target: Path) -> None:
     at = min(max(THUMBNAIL_EARLIEST, THUMBNAIL_SHARE * lesson.duration), max(0.0, lesson.duration - 0.1))
     frame = ffmpeg.input(media.address(original), ss=at, protocol_whitelist="file", format_whitelist=media.CONTAINERS)
     frame = frame[str(lesson.picture.stream)].filter("scale", f"min({THUMBNAIL_WIDTH},iw)", -2)
-    media.run(frame.output(media.address(target), format="image2", vcodec="mjpeg", vframes=1, update=1, **{"q:v": 3, "flags": "+bitexact"}))
+    image = {"format": "image2", "vcodec": "mjpeg", "vframes": 1, "update": 1, "q:v": 3, "flags": "+bitexact"}
+    media.run(frame.output(media.address(target), **image), target)
 
 
 def original_sound(original: Path, lesson: Lesson, target: Path) -> None:
@@ -105,4 +108,5 @@ def original_sound(original: Path, lesson: Lesson, target: Path) -> None:
     plays = lesson.sound.codec == "aac"
     codec = {"acodec": "copy"} if plays else {"acodec": "aac", "ac": 2, "b:a": f"{ORIGINAL_KBPS}k", "aac_coder": "fast"}
     stream = media.source(original)[str(lesson.sound.stream)]
-    media.run(stream.output(media.address(target), format="mp4", movflags="+faststart", fflags="+bitexact", map_metadata=-1, **codec))
+    output = stream.output(media.address(target), format="mp4", movflags="+faststart", fflags="+bitexact", map_metadata=-1, **codec)
+    media.run(output, target)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 import prefect
@@ -61,11 +61,9 @@ class Server:
         until = time.monotonic() + START_TIMEOUT
         with httpx.Client(trust_env=False) as client:
             while True:
-                try:
-                    if client.get(f"{address}/health").is_success:
+                with suppress(httpx.TransportError):
+                    if _listens(self._port) and client.get(f"{address}/health").is_success:
                         break
-                except httpx.TransportError:
-                    pass
                 if self.process.poll() is not None or time.monotonic() > until:
                     self._said.seek(0)
                     said = self._said.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
@@ -113,6 +111,12 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    """Far cheaper than a request that is refused: the server needs the processor to start."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,24 @@ def lecture() -> Path:
     if not path.exists():
         pytest.skip("the real lecture is not lent with this checkout")
     return path
+
+
+class SmallDisk(NamedTuple):
+    folder: Path  # where it is mounted
+
+    def resize(self, kilobytes: float) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={kilobytes:.0f}k", self.folder], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of any size, 1 MB at first."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield SmallDisk(folder)
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
 class Bucket(NamedTuple):

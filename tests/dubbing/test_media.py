@@ -27,6 +27,7 @@ from dubbing.errors import (
     SourceTruncated,
 )
 from dubbing.media import Limits
+from tests.conftest import SmallDisk
 
 ROOT = Path(__file__).parents[2]
 PICTURE = ["-f", "lavfi", "-i", "testsrc=s=64x48:r=25:d=8"]
@@ -320,8 +321,9 @@ def test_what_ffmpeg_says_is_kept_in_bounds(tmp_path: Path, whole: Callable[[str
     for at in range(5000, len(content), 300):
         content[at] ^= 0xFF
     (tmp_path / "damaged.ts").write_bytes(content)
-    graph = media.source(tmp_path / "damaged.ts").output(media.address(tmp_path / "out.wav"))
-    assert len(media.run(graph).splitlines()) <= media.SAID_LINES
+    written = tmp_path / "out.wav"
+    graph = media.source(tmp_path / "damaged.ts").output(media.address(written))
+    assert len(media.run(graph, written).splitlines()) <= media.SAID_LINES
 
 
 def test_the_command_line_says_it_in_one_line_and_leaves_nothing(tmp_path: Path, whole: Callable[[str], Path]) -> None:
@@ -334,3 +336,19 @@ def test_the_command_line_says_it_in_one_line_and_leaves_nothing(tmp_path: Path,
     assert done.stderr.startswith("coursedub: -i \N{REPLACEMENT CHARACTER}%03d.mp4: the file is cut off")
     assert not (tmp_path / "out").exists()
     assert not [file for file in (tmp_path / "store").rglob("*") if file.is_file() and file.stat().st_size > 1000]
+
+
+@pytest.mark.parametrize("missing", [1, 8, 20])
+@pytest.mark.parametrize("name", ["lesson.mp4", "lesson.mkv", "sound.wav"])
+def test_a_file_that_did_not_fit_is_none(small_disk: SmallDisk, whole: Callable[[str], Path], name: str, missing: int) -> None:
+    """Whatever is missing, in kilobytes: ffmpeg itself may say that all went well."""
+    target = small_disk.folder / name
+    codec = {"movflags": "+faststart"} if name.endswith("mp4") else {}
+    graph = media.source(whole("lesson.mp4")).output(media.address(target), **codec)
+    small_disk.resize(50 * 1024)
+    media.run(graph, target)
+    kilobytes = target.stat().st_size / 1024
+    target.unlink()
+    small_disk.resize(max(4, kilobytes - missing))
+    with pytest.raises(OSError, match="No space left on device"):
+        media.run(graph, target)

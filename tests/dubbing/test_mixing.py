@@ -19,6 +19,7 @@ from dubbing import audio, inspection, mixing
 from dubbing.loudness import ratio
 from dubbing.media import SAMPLE_RATE
 from dubbing.mixing import ATTACK, DUCKING, HIGHEST_TRUE_PEAK, RELEASE, Placed, ducking_envelope, mix
+from tests.conftest import SmallDisk
 
 ROOT = Path(__file__).parents[2]
 RANDOM = np.random.default_rng(7)
@@ -178,6 +179,15 @@ def test_silence_stays_silence(tmp_path: Path) -> None:
     mixed = mix(background, [], 2.0, tmp_path / "mix.m4a", tmp_path, voice_gain=0.0, loudness=-16.0)
     assert (mixed.gain, mixed.loudness) == (0.0, None)
     assert not decoded(tmp_path / "mix.m4a").any()
+
+
+@pytest.mark.parametrize("kilobytes", [8, 200, 320, 350, 356])
+def test_a_track_that_did_not_fit_is_none(small_disk: SmallDisk, tmp_path: Path, kilobytes: int) -> None:
+    """356 of its 360 kB: ffmpeg itself says that all went well."""
+    background = wav(tmp_path / "background.wav", 0.1 * RANDOM.standard_normal((15 * SAMPLE_RATE, 2)))
+    small_disk.resize(kilobytes)
+    with pytest.raises(OSError, match="No space left on device"):
+        mix(background, [], 15.0, small_disk.folder / "track.mp4", tmp_path, voice_gain=0.0, loudness=-16.0)
 
 
 def test_blocks_can_not_be_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

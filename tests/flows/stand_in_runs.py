@@ -41,8 +41,6 @@ _PRELOADED += ["matplotlib.backends.backend_svg", "pandas", "jiwer", "num2words"
 _PREFECT = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
 }
 
 _processes = multiprocessing.get_context("forkserver")

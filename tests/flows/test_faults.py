@@ -6,11 +6,9 @@ The whole program runs on engines that take no time (`tests.stand_ins`); what th
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +19,7 @@ import pytest
 from blocks.copying import copy_store
 from blocks.files import Files, LocalFiles
 from dubbing.errors import StoreFailed
-from tests.conftest import Bucket
+from tests.conftest import Bucket, SmallDisk
 from tests.fault_proxy import PASS, REFUSE, SILENT, SLOW_DOWN, Fault, FaultProxy
 from tests.flows.stand_in_runs import CALM, Circumstances, Done, Lab, Place, contents, in_bucket, local, run_again
 from tests.seaweed import Seaweed
@@ -198,28 +196,14 @@ def test_a_damaged_working_folder_is_filled_from_the_bucket(lab: Lab, whole_in_b
 # --- full
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Where a disk of any size can be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=False).returncode:
-        pytest.skip("only root can mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
 @pytest.mark.parametrize("megabytes", [0.1, 2, 12])
 def test_a_full_disk_ends_the_run_in_one_line_and_what_was_kept_is_right(
-    lab: Lab, small_disk: Path, tmp_path: Path, megabytes: float
+    lab: Lab, small_disk: SmallDisk, tmp_path: Path, megabytes: float
 ) -> None:
-    def resize(size: float) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={size * 1024:.0f}k", small_disk], check=True)
-
-    resize(megabytes)
-    place = local(small_disk / "store")
+    small_disk.resize(1024 * megabytes)
+    place = local(small_disk.folder / "store")
     ended_for_want_of_the_store(lab.dub(place, tmp_path / "output", tmp_path / "notes").wait(), place)
-    resize(200)
+    small_disk.resize(200 * 1024)
     run_again(lab, place, tmp_path)
 
 
