@@ -59,6 +59,7 @@ SINGLE = 16_000_000  # bytes: a file below this is sent in one request
 PART = 8 << 20  # bytes: S3 takes no parts below 5 MiB but the last
 MOST_PARTS = 10_000  # S3 takes no more
 PARTS_AT_ONCE = 4
+LISTED = 1000  # names in one answer: S3 gives no more
 BLOCK = 1 << 20  # bytes written to disk at a time while downloading
 
 _PASSING_CODES = {
@@ -186,7 +187,7 @@ class S3Files(RemoteFiles):
             more = {"ContinuationToken": page["NextContinuationToken"]} if page else {}
 
             async def attempt(client: Any, more: dict[str, str] = more) -> dict[str, Any]:
-                reply: dict[str, Any] = await client.list_objects_v2(Bucket=self.bucket, Prefix=start, **more)
+                reply: dict[str, Any] = await client.list_objects_v2(Bucket=self.bucket, Prefix=start, MaxKeys=LISTED, **more)
                 return reply
 
             page = self._run(self._insist(attempt))
@@ -319,8 +320,9 @@ class S3Files(RemoteFiles):
         patience = _Patience(self.where, self.patience)
         while True:
             try:
+                client = await self._client()  # may take seconds on a busy machine, and says nothing of the server
                 async with asyncio.timeout(self._limit(size)):
-                    return await attempt(await self._client())
+                    return await attempt(client)
             except Exception as error:
                 if missing and _is_missing(error):
                     raise FileNotFoundError(missing) from None
