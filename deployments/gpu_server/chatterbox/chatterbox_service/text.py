@@ -86,11 +86,11 @@ def cut(text: str, limit: int) -> list[str]:
 
 def _places(text: str, limit: int) -> Iterator[tuple[int, float]]:
     """Where the text may be cut, and what that costs. Within a word only where the word is longer than a piece may be."""
-    start, too_long = 0, _word_is_longer(text, 0, limit)  # of the word
+    too_long = _word_is_longer(text, 0, limit)
     for at in range(1, len(text)):
         before, after = text[at - 1], text[at]
         if before == " ":
-            start, too_long = at, _word_is_longer(text, at, limit)
+            too_long = _word_is_longer(text, at, limit)
         if after == " ":
             if (sure := _ends_sentence(text, at)) is not False:
                 yield at, 0.0 if sure else 3 * _AT_A_CLAUSE
