@@ -112,3 +112,9 @@ def bucket_name(seaweed: Seaweed) -> str:
 def bucket(seaweed: Seaweed, bucket_name: str) -> Bucket:
     """A prefix on it with nothing under it. The bucket is shared: its first file takes a while."""
     return Bucket(f"s3://{bucket_name}/{uuid4().hex[:12]}", seaweed.credentials())
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A failure is named when it happens: a run that is cut short has no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\nFAILED {report.nodeid} ({report.when})", flush=True)

@@ -15,7 +15,7 @@ from scipy import signal
 from dubbing.loudness import CONTEXT, LoudnessMeter, decibels, limiter_gains, peaks_near, ratio, true_peaks
 from dubbing.media import SAMPLE_RATE
 
-SECONDS = 6
+SECONDS = 3
 TIMES = np.arange(SECONDS * SAMPLE_RATE) / SAMPLE_RATE
 CEILING = -2.0  # dBTP
 
@@ -44,8 +44,8 @@ SIGNALS = {
     "noise in stereo": noise(2),
     "one side louder": noise(2) * [1.0, 0.1],
     "quiet": 0.003 * noise(2),
-    "with gaps": noise() * (np.mod(TIMES, 3.0) < 1.0)[:, None],
-    "loud and quiet": noise() * np.where(TIMES < 3, 1.0, 0.05)[:, None],
+    "with gaps": noise() * (np.mod(TIMES, 1.5) < 0.5)[:, None],
+    "loud and quiet": noise() * np.where(TIMES < 1.5, 1.0, 0.05)[:, None],
     "speech-like": speech_like(2),
     "low": 0.5 * tone(40),
     "high": 0.2 * tone(12000),
