@@ -17,7 +17,7 @@ from chatterbox_service.references import Reference, References
 from chatterbox_service.speaking import VoiceCache
 
 LETTER = 0.01  # seconds of sound a letter makes
-PATIENCE = 60.0  # seconds until a test gives up on what must happen
+PATIENCE = 600.0  # seconds until a test gives up on what must happen
 
 
 class Spoken(NamedTuple):

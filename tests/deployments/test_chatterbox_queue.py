@@ -14,7 +14,7 @@ import pytest
 from chatterbox_service.errors import Busy
 from chatterbox_service.queue import GenerationQueue
 
-from tests.deployments.small_service import Background, Running, fault_of, recording, sha256, until
+from tests.deployments.small_service import PATIENCE, Background, Running, fault_of, in_base64, recording, sha256, until
 
 Serve = Callable[..., Running]
 LONG = " ".join(["This is a sentence of some length, which is said in a lesson."] * 12)
@@ -62,7 +62,7 @@ def test_one_more_than_may_wait_is_sent_away_at_once(limit: int) -> None:
 
     async def too_many() -> None:
         line = queue(limit)
-        working = [asyncio.ensure_future(line.run(1, lambda stop: may_end.wait(60))) for _ in range(limit + 1)]
+        working = [asyncio.ensure_future(line.run(1, lambda stop: may_end.wait(PATIENCE))) for _ in range(limit + 1)]
         await turns(3)
         assert line.waiting == limit
         with pytest.raises(Busy, match=f"at most {limit} may"):
@@ -88,7 +88,7 @@ def test_how_long_to_wait_is_told_by_how_long_it_took_before() -> None:
 
         def work(stop: object) -> None:
             begun.set()
-            may_end.wait(60)
+            may_end.wait(PATIENCE)
 
         working = asyncio.ensure_future(line.run(100, work))
         await started(begun)
@@ -113,7 +113,7 @@ def test_who_goes_while_waiting_gives_the_place_up_and_is_not_worked_for() -> No
 
     async def goes() -> None:
         line = queue(1)
-        first = asyncio.ensure_future(line.run(1, lambda stop: may_end.wait(60)))
+        first = asyncio.ensure_future(line.run(1, lambda stop: may_end.wait(PATIENCE)))
         await turns(3)
         second = asyncio.ensure_future(line.run(1, lambda stop: worked.append("second")))
         await turns(3)
@@ -276,8 +276,6 @@ def test_a_form_over_the_limit_is_refused_while_it_comes_in(serve: Serve) -> Non
 def test_a_recording_just_within_the_limit_is_taken_however_it_is_sent(serve: Serve) -> None:
     file = recording(seconds=4.0)
     running = serve(max_reference_bytes=len(file))
-    from tests.deployments.small_service import in_base64
-
     assert running.generate(reference_audio=in_base64(file)).status_code == 200
     assert running.client.put(f"/api/references/{sha256(file)}", content=file).status_code == 201
     longer = file + b"\0"

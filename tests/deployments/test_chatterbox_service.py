@@ -17,6 +17,7 @@ from chatterbox_service.errors import ModelFailed, NoSpeech, OutOfMemory
 
 from tests.deployments.small_service import (
     LETTER,
+    PATIENCE,
     Background,
     Running,
     ToneModel,
@@ -57,7 +58,7 @@ class TestHealth:
         model = ToneModel()
 
         def load() -> ToneModel:
-            may_load.wait(60)
+            may_load.wait(PATIENCE)
             return model
 
         running = serve(model, loader=load, ready=False)

@@ -48,6 +48,9 @@ class BadReference(ServiceError):
 class BodyTooLarge(ServiceError):
     status, code = 413, "too_large"
 
+    def headers(self) -> dict[str, str]:
+        return {"Connection": "close"}  # else the server would take in all the rest, to find where the next request begins
+
 
 class UnknownVoice(ServiceError):
     status, code = 404, "unknown_voice"

@@ -28,7 +28,7 @@ class BodyLimit:
         fault = BodyTooLarge(f"the request is larger than {limit} bytes")
         announced = headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > limit:
-            await JSONResponse(fault.body(), fault.status, {"Connection": "close"})(scope, receive, send)
+            await JSONResponse(fault.body(), fault.status, fault.headers())(scope, receive, send)
             return
         seen = 0
 
@@ -38,7 +38,7 @@ class BodyLimit:
             seen += len(message.get("body", b""))
             if seen > limit:
                 # FastAPI hands this kind on as it is, and makes any other into a fault of the body's form.
-                raise HTTPException(fault.status, str(fault), {"Connection": "close"})
+                raise HTTPException(fault.status, str(fault), fault.headers())
             return message
 
         await self._app(scope, counted, send)
