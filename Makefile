@@ -6,7 +6,7 @@
 
 BIN := .venv/bin
 PYTHON_CODE := dubbing blocks tasks flows tests samples scripts
-TEST_OPTIONS ?= -n 2 --dist loadfile
+TEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
 UV_VERSION := 0.13.8
 
 # Without compiled modules beside the sources every start compiles all that it imports anew: seconds, each time.
