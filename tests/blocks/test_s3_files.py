@@ -234,11 +234,12 @@ def test_a_listing_is_one_request_for_as_many_files_as_fit_in_an_answer(place: P
 
 
 def test_a_large_file_is_sent_a_few_parts_at_a_time(place: Place, large: Path) -> None:
-    place.files.write("warm", b"up")
+    files = place.with_patience(s3_files.PATIENCE)  # counting memory takes its time: no answer is to be given up
+    files.write("warm", b"up")
     place.proxy.forget()
     place.proxy.fault = Fault(delay=0.1)
     tracemalloc.start()
-    place.files.upload(large, "x")
+    files.upload(large, "x")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert place.proxy.count("PUT", "partNumber=") == 5
@@ -393,7 +394,7 @@ def test_patience_ends(place: Place, fault: Fault) -> None:
 
 
 def test_a_failed_upload_leaves_no_parts(place: Place, medium: Path, small_parts: None) -> None:
-    files = place.with_patience(0.6)
+    files = place.with_patience(5)
     place.proxy.fault = lambda method, path: SLOW_DOWN if "partNumber=2" in path else PASS
     with pytest.raises(StoreFailed, match=r"can't be reached \(it answers 503 SlowDown\)"):
         files.upload(medium, "x")
