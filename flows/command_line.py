@@ -383,6 +383,7 @@ def _quiet_prefect() -> None:
     """Prefect's own log belongs to its server; a person at a terminal reads our progress. Settings that are set stay."""
     if "PREFECT_LOGGING_LEVEL" not in os.environ:
         os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+        os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # of loggers that heed nothing else
         logging.disable(logging.ERROR)  # some of its loggers don't follow the setting while it ends
 
 
