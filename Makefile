@@ -25,7 +25,8 @@ demo-s3: setup ## the same with results in a bucket (a SeaweedFS server here), t
 	@$(BIN)/python scripts/demo_s3.py
 
 test: setup ## run the tests (TEST_OPTIONS="-k name" runs some)
-	@$(BIN)/python -m pytest $(TEST_OPTIONS)
+	@$(BIN)/python -m pytest $(TEST_OPTIONS) || { [ $$? = 1 ] && [ -n "$(TESTS_AGAIN)" ] && \
+		env -u TESTS_UNTIL $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none; }
 
 lint: setup ## check style, types and the direction of imports
 	@$(BIN)/ruff check $(PYTHON_CODE)

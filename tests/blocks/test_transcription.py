@@ -89,8 +89,8 @@ def test_a_real_lecture_is_recognised(whisper: FasterWhisper, tmp_path: Path) ->
         pytest.skip(f"no real lecture: {LECTURE.name} is not there")
     recording = sound_of(LECTURE, tmp_path)
     said = " ".join(word.text for word in whisper.transcribe(recording, "ru", no_progress)).casefold()
-    # Far from the microphone, and rounding differs between processors: not every word is heard on every machine.
-    heard = [word for word in ("константу", "больцман", "температур", "200", "300", "якут", "примерно") if word in said]
+    # Far from the microphone, and rounding differs between processors: one word may be missed.
+    heard = [word for word in ("константу", "температур", "200", "300", "якут") if word in said]
     assert len(heard) >= 4, said
 
 
