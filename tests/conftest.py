@@ -91,9 +91,9 @@ class Bucket(NamedTuple):
     credentials: AwsCredentials
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def seaweed() -> Iterator[Seaweed]:
-    """A real S3 server, one for each test process."""
+    """A real S3 server, one for each file of tests: with nothing to do it still takes processor time, half a core of a slow machine."""
     from tests.seaweed import program, seaweed
 
     if program() is None:
@@ -102,7 +102,7 @@ def seaweed() -> Iterator[Seaweed]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bucket_name(seaweed: Seaweed) -> str:
     name = f"bucket-{uuid4().hex[:12]}"
     seaweed.make_bucket(name)

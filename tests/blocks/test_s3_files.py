@@ -53,13 +53,13 @@ class Place:
     with_patience: Callable[[float], S3Files]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def proxy(seaweed: Seaweed) -> Iterator[FaultProxy]:
     with FaultProxy(seaweed.port) as proxy:
         yield proxy
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def connected(seaweed: Seaweed, bucket_name: str, proxy: FaultProxy) -> S3Files:
     return S3Files(f"s3://{bucket_name}/", seaweed.credentials(proxy.endpoint), patience=10)
 
