@@ -93,7 +93,7 @@ class Bucket(NamedTuple):
 
 @pytest.fixture(scope="module")
 def seaweed() -> Iterator[Seaweed]:
-    """A real S3 server, one for each file of tests: with nothing to do it still takes processor time, half a core of a slow machine."""
+    """A real S3 server, one for each file of tests: with nothing to do it still takes processor time."""
     from tests.seaweed import program, seaweed
 
     if program() is None:
