@@ -61,7 +61,7 @@ def proxy(seaweed: Seaweed) -> Iterator[FaultProxy]:
 
 @pytest.fixture(scope="module")
 def connected(seaweed: Seaweed, bucket_name: str, proxy: FaultProxy) -> S3Files:
-    return S3Files(f"s3://{bucket_name}/", seaweed.credentials(proxy.endpoint), patience=10)
+    return S3Files(f"s3://{bucket_name}/", seaweed.credentials(proxy.endpoint))
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_a_listing_is_one_request_for_as_many_files_as_fit_in_an_answer(place: P
 
 
 def test_a_large_file_is_sent_a_few_parts_at_a_time(place: Place, large: Path) -> None:
-    files = place.with_patience(s3_files.PATIENCE)  # counting memory takes its time: no answer is to be given up
+    files = place.files
     files.write("warm", b"up")
     place.proxy.forget()
     place.proxy.fault = Fault(delay=0.1)

@@ -75,6 +75,7 @@ def test_silence_around_the_speech_is_left_out() -> None:
         (wav_of(np.full(120_000, np.inf, dtype=np.float32)), "damaged, not all of its samples are numbers"),
         (wav_of(np.zeros(0, dtype=np.float32)), "no sound in it"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "file",  # a WAV of floats has the time of its making in it
 )
 def test_what_no_voice_can_be_cloned_from_is_refused_by_its_fault_and_the_limit(file: bytes, fault: str) -> None:
     with pytest.raises(BadReference, match=fault) as caught:
