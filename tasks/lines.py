@@ -41,12 +41,11 @@ def line_by_line(
         common: what shapes every item's result, by name, as `dubbing.keys` takes it.
         own: what else shapes an item's result.
     """
-    plan, history = plan_in_hand(), history_in_hand()
-    lesson = plan.lesson if plan else history.lesson.sha256 if history else ""
-    pack_name = f"packs/{lesson or 'none'}/{name}/v{version}/{digest('group', common)}"
+    plan = plan_in_hand()
+    pack_name = pack_of(name, version, common)
     shared = digest("common", common)
     addresses = [f"lines/{name}/v{version}/{digest('line', name, version, shared, own(item))}" for item in items]
-    pack = _Pack(store, pack_name)
+    pack = Pack(store, pack_name)
     if plan:
         _plan_lines(plan, store, items, ids_of, own, addresses, pack)
         raise LinesPlanned
@@ -55,7 +54,7 @@ def line_by_line(
     made: dict[str, Any] = {address: record for address in addresses if (record := pack.record(address)) is not None}
     if len(made) < len(set(addresses)):
         with store.claimed(pack_name, lambda: tell(Event(name, "waiting"))):
-            pack = _Pack(store, pack_name)  # whoever held the claim has written it anew
+            pack = Pack(store, pack_name)  # whoever held the claim has written it anew
             made |= _found(store, addresses, made, pack)
             # The same line twice in a lesson is made once.
             missing = {address: item for address, item in zip(addresses, items, strict=True) if address not in made}
@@ -73,7 +72,7 @@ def line_by_line(
     return [returns.model_validate(made[address]) for address in addresses]
 
 
-def _found(store: Store, addresses: Sequence[str], made: Mapping[str, Any], pack: _Pack) -> dict[str, Any]:
+def _found(store: Store, addresses: Sequence[str], made: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
     """Records that are in the pack or, one by one, in the store."""
     wanted = [address for address in dict.fromkeys(addresses) if address not in made]
     found = {address: record for address in wanted if (record := pack.record(address)) is not None}
@@ -82,7 +81,14 @@ def _found(store: Store, addresses: Sequence[str], made: Mapping[str, Any], pack
     return found | {address: record for address, record in records if record is not None}
 
 
-class _Pack:
+def pack_of(name: str, version: int, common: Mapping[str, Any]) -> str:
+    """The name of the pack of a lesson's stage; `common` is what the lesson's own changes leave as it is."""
+    plan, history = plan_in_hand(), history_in_hand()
+    lesson = plan.lesson if plan else history.lesson.sha256 if history else ""
+    return f"packs/{lesson or 'none'}/{name}/v{version}/{digest('group', common)}"
+
+
+class Pack:
     """The line records that a lesson's stage used last, with what shaped each; the newest come last."""
 
     def __init__(self, store: Store, name: str) -> None:
@@ -121,7 +127,7 @@ def _plan_lines(
     ids_of: Callable[[Item], Sequence[str]],
     own: Callable[[Item], Mapping[str, Any]],
     addresses: Sequence[str],
-    pack: _Pack,
+    pack: Pack,
 ) -> None:
     """Tell a plan which lines are cached, and why the others aren't."""
     found = _found(store, addresses, {}, pack)
