@@ -16,8 +16,8 @@ from dubbing.processors import usable_memory
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 
-# What out-of-memory errors say that have no class of their own: CUDA's driver, cuBLAS and cuDNN through torch and CTranslate2, Apple's Metal,
-# torch's allocator for the CPU, C++'s, and ONNX Runtime's.
+# What out-of-memory errors say that have no class of their own: those of CUDA's driver, cuBLAS and cuDNN through torch and CTranslate2, of
+# Apple's Metal, of torch's allocator for the CPU, of C++, and of ONNX Runtime.
 _OUT_OF_MEMORY = (
     "out of memory",
     "alloc_failed",

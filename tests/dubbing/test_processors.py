@@ -73,34 +73,37 @@ def test_processors(tmp_path: Path, files: dict[str, str], processors: int) -> N
 MEMINFO = {"proc/meminfo": f"MemTotal: {64 * GIB // 1024} kB\nMemFree: 1 kB\nMemAvailable: {32 * GIB // 1024} kB\n"}
 
 
+def v2(folder: str, limit: object, used: object, more: str = "") -> dict[str, str]:
+    return MEMINFO | V2 | {f"{folder}/memory.max": f"{limit}\n", f"{folder}/memory.current": f"{used}\n", f"{folder}/memory.stat": more}
+
+
+def v1(folder: str, limit: int, used: int) -> dict[str, str]:
+    return MEMINFO | V1 | {f"{folder}/memory.limit_in_bytes": str(limit), f"{folder}/memory.usage_in_bytes": str(used)}
+
+
 @pytest.mark.parametrize(
     ("files", "free"),
     [
         ({}, None),
         (MEMINFO, 32 * GIB),
-        (MEMINFO | V2 | {f"{OWN}/memory.max": "max\n", f"{OWN}/memory.current": f"{GIB}\n"}, 32 * GIB),
-        (MEMINFO | V2 | {f"{OWN}/memory.max": f"{4 * GIB}\n", f"{OWN}/memory.current": f"{GIB}\n"}, 3 * GIB),
-        (
-            MEMINFO
-            | V2
-            | {
-                f"{OWN}/memory.max": f"{4 * GIB}\n",
-                f"{OWN}/memory.current": f"{4 * GIB}\n",
-                f"{OWN}/memory.stat": f"anon {GIB}\nfile {3 * GIB}\ninactive_file {3 * GIB}\n",
-            },
-            3 * GIB,
-        ),
-        (MEMINFO | V2 | {"sys/fs/cgroup/work.slice/memory.max": f"{GIB}", "sys/fs/cgroup/work.slice/memory.current": f"{2 * GIB}"}, 0),
-        (MEMINFO | V1 | {"sys/fs/cgroup/memory/memory.limit_in_bytes": str((1 << 63) - 4096), "sys/fs/cgroup/memory/memory.usage_in_bytes": "0"}, 32 * GIB),
-        (
-            MEMINFO
-            | V1
-            | {"sys/fs/cgroup/memory/docker/1f/memory.limit_in_bytes": f"{8 * GIB}", "sys/fs/cgroup/memory/docker/1f/memory.usage_in_bytes": f"{2 * GIB}"},
-            6 * GIB,
-        ),
+        (v2(OWN, "max", GIB), 32 * GIB),
+        (v2(OWN, 4 * GIB, GIB), 3 * GIB),
+        (v2(OWN, 4 * GIB, 4 * GIB, f"anon {GIB}\nfile {3 * GIB}\ninactive_file {3 * GIB}\n"), 3 * GIB),
+        (v2("sys/fs/cgroup/work.slice", GIB, 2 * GIB), 0),
+        (v1("sys/fs/cgroup/memory", (1 << 63) - 4096, 0), 32 * GIB),
+        (v1("sys/fs/cgroup/memory/docker/1f", 8 * GIB, 2 * GIB), 6 * GIB),
     ],
-    ids=["nobody says", "the machine's", "v2, no limit", "v2, a limit", "v2, a cache gives way", "v2, over the limit", "v1, no limit", "v1, a limit"],
-)  # fmt: skip
+    ids=[
+        "nobody says",
+        "the machine's",
+        "v2, no limit",
+        "v2, a limit",
+        "v2, a cache gives way",
+        "v2, over the slice's limit",
+        "v1, no limit",
+        "v1, a limit",
+    ],
+)
 def test_memory(tmp_path: Path, files: dict[str, str], free: int | None) -> None:
     assert usable_memory(made(tmp_path, files)) == free
 
