@@ -54,5 +54,5 @@ class DemucsSeparator(Separator, LocalEngine):
             logger.warning(message)
             residence.make_room(device)
 
-        with self.model(load, device=device, size=2 * weights.find(WEIGHTS).size, but=frozenset({"segment"})) as network:
+        with self.loaded(load, of=("threads",), device=device, size=2 * weights.find(WEIGHTS).size) as network:
             demucs.separate(source, vocals, background, network, min(self.segment, network.segment), progress, warn)

@@ -72,27 +72,25 @@ class Engine(Block):
 class LocalEngine(Engine):
     """An engine with models of its own, in this process. They are loaded when first used, and shared (`blocks.residence`).
 
-    A subclass adds to its family's base; `keep_loaded_for` and `threads` have no effect on what comes out:
+    A subclass adds it to its family's base, and names `keep_loaded_for` in `settings_without_effect`:
 
-        class Separating(Separator, LocalEngine): ...
-            with self.model(load, device="cpu", size=…) as network: ...
+        with self.loaded(load, of=("model", "threads"), device="cuda", size=…) as model:
     """
 
     keep_loaded_for: float = Field(default=0.0, ge=0, description="Seconds that its models stay in memory after it was closed.")
 
-    def model(
-        self, load: Callable[[], Any], *, device: str, size: int, part: str = "model", but: frozenset[str] = frozenset()
+    def loaded(
+        self, load: Callable[[], Any], *, of: tuple[str, ...], device: str, size: int, part: str = ""
     ) -> AbstractContextManager[Any]:
-        """The engine's model, to be used inside a `with` block; loaded if neither this engine nor one of the same settings has it loaded.
+        """A model to be used inside a `with` block; loaded if neither this engine nor another that would load the same has done so.
 
         Args:
+            of: the settings that it is loaded with.
             size: bytes that it takes on the device, about.
             part: which one, for an engine that has several.
-            but: settings that the loaded model does not depend on.
         """
-        settings = self.model_dump_json(exclude={"keep_loaded_for", *but}, include=set(type(self).model_fields))
-        key = (type(self).__qualname__, part, device, settings)
-        name = self.engine_name if part == "model" else f"{self.engine_name}: {part}"
+        key = (type(self).__qualname__, part, device, *(repr(getattr(self, setting)) for setting in of))
+        name = f"{self.engine_name}, {part}" if part else self.engine_name
         return residence.use(self, key, load, device=device, size=size, name=name, keep_for=self.keep_loaded_for)
 
     def close(self) -> None:

@@ -97,10 +97,10 @@ class Residence:
         """An engine needs its models no more."""
         self._disown(id(owner))
 
-    def make_room(self, device: str) -> bool:
-        """Drop every idle model on a device, since memory ran out. Whether there was one."""
+    def make_room(self, device: str, but: str = "") -> bool:
+        """Drop every idle model on a device but the one of this name, since memory ran out. Whether there was one."""
         with self._lock:
-            idle = self._idle(device)
+            idle = [key for key in self._idle(device) if self._models[key].name != but]
             for key in idle:
                 self._drop(key)
         return bool(idle)

@@ -36,7 +36,7 @@ class SpleeterSeparator(Separator, LocalEngine):
         def load() -> spleeter.Mask:
             return spleeter.load(weights.folder_of("spleeter-2stems"), self.threads)
 
-        with self.model(load, device="cpu", size=weights.find("spleeter-2stems").size) as mask:
+        with self.loaded(load, of=("threads",), device="cpu", size=weights.find("spleeter-2stems").size) as mask:
             spleeter.separate(source, vocals, background, mask, progress)
 
 
