@@ -6,12 +6,17 @@ transcription, translation, speech) is one module with a base class of its own b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
+from pydantic import Field
 
+from blocks.residence import residence
 from dubbing import weights
+from dubbing.errors import BadSetting
 from dubbing.privacy import report_nothing
 
 report_nothing()  # an engine's package is imported by a method of one of the blocks below
@@ -27,6 +32,8 @@ class Engine(Block):
 
     engine_name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    """Of this project, that installs the packages; empty for what is always there."""
     settings_without_effect: ClassVar[frozenset[str]] = frozenset()
 
     def weights_names(self) -> tuple[str, ...]:
@@ -49,8 +56,45 @@ class Engine(Block):
             "packages": {package: _installed_version(package) for package in self.packages},
         }
 
+    def require_packages(self) -> None:
+        """To be called before the heavy package is imported.
+
+        Raises:
+            BadSetting: it is not installed.
+        """
+        if self.extra and (missing := [package for package in self.packages if _installed_version(package) == "not installed"]):
+            raise BadSetting(f"{self.engine_name}: not installed here: {', '.join(missing)}; pip install 'coursedub[{self.extra}]' does it")
+
     def close(self) -> None:
         """Free the model's memory. The engine loads it again when next used."""
+
+
+class LocalEngine(Engine):
+    """An engine with models of its own, in this process. They are loaded when first used, and shared (`blocks.residence`).
+
+    A subclass adds it to its family's base, and names `keep_loaded_for` in `settings_without_effect`:
+
+        with self.loaded(load, of=("model", "threads"), device="cuda", size=…) as model:
+    """
+
+    keep_loaded_for: float = Field(default=0.0, ge=0, description="Seconds that its models stay in memory after it was closed.")
+
+    def loaded(
+        self, load: Callable[[], Any], *, of: tuple[str, ...], device: str, size: int, part: str = ""
+    ) -> AbstractContextManager[Any]:
+        """A model to be used inside a `with` block; loaded if neither this engine nor another that would load the same has done so.
+
+        Args:
+            of: the settings that it is loaded with.
+            size: bytes that it takes on the device, about.
+            part: which one, for an engine that has several.
+        """
+        key = (type(self).__qualname__, part, device, *(repr(getattr(self, setting)) for setting in of))
+        name = f"{self.engine_name}, {part}" if part else self.engine_name
+        return residence.use(self, key, load, device=device, size=size, name=name, keep_for=self.keep_loaded_for)
+
+    def close(self) -> None:
+        residence.close(self)
 
 
 def _installed_version(package: str) -> str:

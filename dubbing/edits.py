@@ -486,7 +486,7 @@ def _words_of(utterance: Utterance, text: str, language: str) -> tuple[Word, ...
         for token in between:
             end = min(time + (until - time) * len(token) / total, until)
             total -= len(token)
-            words.append(Word(text=token, start=time, end=end, confidence=sum(sure) / len(sure)))
+            words.append(Word(text=token, start=time, end=end, confidence=sum(sure) / len(sure), speaker=utterance.speaker))
             time = end
         words.extend(old[block.a : block.a + block.size])
         if block.size:

@@ -9,7 +9,8 @@ Rules, so that two different computations never share a key:
    refused: it equals nothing.
 4. A file is its content: an `Artifact` counts by digest, never by where it lies.
 5. An engine counts by its fingerprint: class, settings, weights' digests, package versions.
-6. A noun is its class name and all its fields.
+6. A noun is its class name and all its fields. One that the class declares `counted_if_set` is left out while it is None: the field came
+   later, and what was stored before is still right.
 7. A value of any other kind is refused. A false miss is cheap, a false hit is a defect: nothing is ever guessed (no `str()`, no pickle).
 """
 
@@ -103,7 +104,9 @@ def canonical(value: Any) -> list[Any]:
         case Artifact():
             return ["file", value.sha256, value.media_type]
         case Noun():
-            return ["noun", type(value).__name__, {name: canonical(getattr(value, name)) for name in sorted(type(value).model_fields)}]
+            fields = {name: getattr(value, name) for name in sorted(type(value).model_fields)}
+            counted = {name: canonical(v) for name, v in fields.items() if not (v is None and name in value.counted_if_set)}
+            return ["noun", type(value).__name__, counted]
         case list() | tuple():
             return ["list", *(canonical(item) for item in value)]
         case Mapping():

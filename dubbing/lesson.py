@@ -7,7 +7,7 @@ languages are BCP 47 tags. Anything large is an `Artifact`: a reference into the
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,9 @@ class Noun(BaseModel):
     """Base of all nouns: immutable, and no field that nobody declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    counted_if_set: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came later, None by default: while they are None they count for nothing in cache keys (`dubbing.keys`)."""
 
 
 class Artifact(Noun):
@@ -90,10 +93,13 @@ class Stems(Noun):
 
 
 class Word(Noun):
+    counted_if_set: ClassVar[frozenset[str]] = frozenset({"speaker"})
+
     text: str
     start: float
     end: float
     confidence: float  # probability, 0 to 1
+    speaker: str | None = None  # a label that is the same throughout a recording; None: nobody has told speakers apart
 
 
 class Utterance(Noun):

@@ -7,7 +7,9 @@ import os
 _SILENCE = {
     "DO_NOT_TRACK": "1",
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime 1.29 and later send Microsoft names and hashes of models unless told not to
+    "HF_HUB_DISABLE_TELEMETRY": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PYANNOTE_METRICS_ENABLED": "false",  # the length of each recording, and how many people speak in it
 }
 
 

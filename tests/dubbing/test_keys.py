@@ -191,6 +191,14 @@ def test_every_field_of_a_noun_counts(noun: Noun) -> None:
     assert len(seen) == 1 + len(type(noun).model_fields)
 
 
+def test_a_field_that_came_later_counts_once_it_is_set() -> None:
+    """What was stored before the field came is still found: this is the digest that a word had then."""
+    word = Word(text="rainbow", start=1.0, end=1.5, confidence=0.9)
+    assert digest(word) == "8f2acc3b3f3d2998896f1ddcf513f25e857e133929e2a68cd3a34ff82c422e3a"
+    speakers = [word.model_copy(update={"speaker": speaker}) for speaker in ("Anna", "Boris", "")]
+    assert len({digest(word), *map(digest, speakers)}) == 4
+
+
 def test_a_file_inside_a_noun_counts_by_its_content_too() -> None:
     class Holder(Noun):
         media: Artifact

@@ -13,13 +13,16 @@ from dubbing.segmentation import LONG_PAUSE, LONGEST_LINE, utterances_from
 
 
 def said(text: str, *, start: float = 0.0, pace: float = 0.4, gap: float = 0.05) -> list[Word]:
-    """Words at an even pace. "|" is a pause of a second, "||" of two."""
-    words, at = [], start
+    """Words at an even pace. "|" is a pause of a second, "||" of two; from "<Anna>" on it is Anna who speaks, from "<>" on nobody knows."""
+    words, at, speaker = [], start, None
     for token in text.split():
         if set(token) == {"|"}:
             at += len(token)
             continue
-        words.append(Word(text=token, start=at, end=at + pace - gap, confidence=0.9))
+        if token[0] == "<":
+            speaker = token[1:-1] or None
+            continue
+        words.append(Word(text=token, start=at, end=at + pace - gap, confidence=0.9, speaker=speaker))
         at += pace
     return words
 
@@ -31,6 +34,7 @@ def texts(words: list[Word], language: str = "en") -> list[str]:
 tokens = st.sampled_from(
     ["rainbow", "light", "drop", "e.g.", "Dr.", "3.", "5", "end.", "why?", "well,", "—", '"quoted."', " spaced ", "", "…", "и", "水", "。"]
 )
+speakers = st.none() | st.sampled_from(["Anna", "Boris"])
 times = st.floats(-1.0, 2.0) | st.just(0.0) | st.floats(5.0, 30.0)
 
 
@@ -38,9 +42,9 @@ times = st.floats(-1.0, 2.0) | st.just(0.0) | st.floats(5.0, 30.0)
 def recognised(draw: st.DrawFn) -> list[Word]:
     """Words as recognisers give them: of no length, overlapping, going backwards, empty."""
     words, at = [], draw(st.floats(0.0, 5.0))
-    for text, step, length in draw(st.lists(st.tuples(tokens, times, times), max_size=40)):
+    for text, step, length, speaker in draw(st.lists(st.tuples(tokens, times, times, speakers), max_size=40)):
         at = max(0.0, at + step)
-        words.append(Word(text=text, start=at, end=at + length, confidence=0.5))
+        words.append(Word(text=text, start=at, end=at + length, confidence=0.5, speaker=speaker))
     return words
 
 
@@ -179,6 +183,30 @@ def test_words_of_no_length_and_words_that_run_backwards_stay_in_the_order_they_
     [line] = utterances_from(words, "en")
     assert line.text == "Light is white."
     assert [(word.start, word.end) for word in line.words] == [(1.0, 1.6), (1.6, 1.6), (1.6, 1.6)]
+
+
+@given(recognised())
+def test_a_line_with_a_place_of_its_own_is_one_speaker_s(words: list[Word]) -> None:
+    for line in utterances_from(words, "en"):
+        assert {word.speaker for word in line.words if word.end > word.start} <= {line.speaker, None}
+
+
+def test_a_change_of_speaker_ends_a_line_wherever_it_comes() -> None:
+    lines = utterances_from(said("<Anna> and what colour is light <Boris> it is white <Anna> Really?"), "en")
+    assert [(line.speaker, line.text) for line in lines] == [
+        ("Anna", "and what colour is light"),
+        ("Boris", "it is white"),
+        ("Anna", "Really?"),
+    ]
+
+
+def test_a_word_whose_speaker_nobody_knows_goes_with_those_before_it() -> None:
+    lines = utterances_from(said("<Anna> what colour <> is light <Boris> it is <> white"), "en")
+    assert [(line.speaker, line.text) for line in lines] == [("Anna", "what colour is light"), ("Boris", "it is white")]
+
+
+def test_without_speakers_lines_have_none() -> None:
+    assert [line.speaker for line in utterances_from(said("Light is white."), "en")] == [None]
 
 
 def test_an_id_depends_on_the_words_and_their_place_and_on_nothing_else() -> None:
