@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
-from blocks.speaking import CLONE, SILENT, Sample, Speech, SpeechEngine, doubts_of
+from blocks.speech_engine import CLONE, SILENT, Sample, Speech, SpeechEngine, doubts_of
 from dubbing.errors import BadSetting, EngineRefused, ServiceDown
 from dubbing.keys import digest
 from dubbing.languages import base_language

@@ -1,4 +1,4 @@
-"""Voices: the engines that speak. What they have in common, and how to add one, is in `blocks.speaking`."""
+"""Voices: the engines that speak. What they have in common, and how to add one, is in `blocks.speech_engine`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 
 from blocks.chatterbox import Chatterbox
-from blocks.speaking import LOW_VOICE, Speech, SpeechEngine
 from blocks.speech_chain import SpeechChain
+from blocks.speech_engine import LOW_VOICE, Speech, SpeechEngine
 from dubbing import weights
 from dubbing.errors import EngineRefused
 from dubbing.languages import base_language, name_of

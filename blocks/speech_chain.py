@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from prefect.blocks.core import Block
 from pydantic import Field, SerializeAsAny, field_validator
 
-from blocks.speaking import Speech, SpeechEngine
+from blocks.speech_engine import Speech, SpeechEngine
 from dubbing.errors import BadSetting, EngineRefused
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from blocks.speaking import CLONE, SpeechEngine
+from blocks.speech_engine import CLONE, SpeechEngine
 from blocks.store import Store
 from dubbing import audio, references
 from dubbing.lesson import Artifact, Cast, Reference, Speaker, Speakers, Stems, Transcript, Voice

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from blocks.speaking import CLONE, Sample, doubts_of
 from blocks.speech import SpeechEngine
+from blocks.speech_engine import CLONE, Sample, doubts_of
 from blocks.store import Store
 from dubbing import audio
 from dubbing.edits import spoken_text

@@ -19,7 +19,7 @@ from chatterbox_service.errors import ModelFailed, NoSpeech, OutOfMemory
 
 import blocks.chatterbox
 from blocks.chatterbox import Chatterbox
-from blocks.speaking import CLONE, Sample
+from blocks.speech_engine import CLONE, Sample
 from dubbing.errors import BadSetting, EngineRefused, ServiceDown
 from tests.deployments.small_service import PATIENCE, Running, ToneModel, recording, sha256, until
 
