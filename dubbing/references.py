@@ -57,9 +57,9 @@ def levels(blocks: Iterable[np.ndarray], sample_rate: int) -> Levels:
     for block in blocks:
         samples = block if rest is None else np.concatenate([rest, block])
         count = len(samples) // step
-        frames = samples[: count * step].reshape(count, step, -1)
+        frames = samples[: count * step].reshape(count, step, samples.shape[1])
         powers.append(np.square(frames.mean(axis=2), dtype=np.float64).mean(axis=1))
-        peaks.append(np.abs(frames).max(axis=(1, 2)))
+        peaks.append(np.abs(frames).max(axis=(1, 2), initial=0.0))
         rest = samples[count * step :]
     if not powers:
         return Levels(np.zeros(0), np.zeros(0))
