@@ -296,8 +296,8 @@ def _read(answer: httpx.Response, read: Callable[[Any], T]) -> T | _Fault:
     if answer.is_success:
         try:
             return read(answer.json())
-        except (ValueError, LookupError, TypeError, AttributeError) as error:  # as many as there are ways to be no such answer
-            raise _Later(f"an answer that makes no sense ({type(error).__name__})") from error
+        except (ValueError, LookupError, TypeError, AttributeError) as wrong:  # as many as there are ways to be no such answer
+            raise _Later(f"an answer that makes no sense ({type(wrong).__name__})") from wrong
     try:
         error = answer.json()["error"]
         fault = _Fault(answer.status_code, str(error["code"]), " ".join(str(error["message"]).split())[:300])

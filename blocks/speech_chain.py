@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from prefect.blocks.core import Block
 from pydantic import Field, SerializeAsAny, field_validator
 
 from blocks.speech_engine import Speech, SpeechEngine
@@ -46,7 +45,7 @@ class SpeechChain(SpeechEngine):
                 part = SPEECH_ENGINES[part]()
             elif isinstance(part, dict) and part.get("block_type_slug") in kinds:
                 part = kinds[part["block_type_slug"]](**{name: value for name, value in part.items() if name != "block_type_slug"})
-            if isinstance(part, SpeechChain) or not isinstance(part, Block):
+            if isinstance(part, SpeechChain) or not isinstance(part, SpeechEngine):
                 raise ValueError(f"a speech engine is expected, one of {', '.join(name for name in SPEECH_ENGINES if name != 'chain')}")
             made.append(part)
         names = [part.engine_name for part in made]

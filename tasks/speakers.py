@@ -11,6 +11,7 @@ from blocks.speech_engine import CLONE, SpeechEngine
 from blocks.store import Store
 from dubbing import audio, references
 from dubbing.lesson import Artifact, Cast, Reference, Speaker, Speakers, Stems, Transcript, Voice
+from dubbing.media import SAMPLE_RATE
 from dubbing.pitch import median_pitch
 from tasks.progress import advance
 from tasks.stage import stage
@@ -43,8 +44,8 @@ def speakers(store: Store, stems: Stems, transcript: Transcript, cloned: Literal
     of_speakers: dict[str | None, Reference] = {}
     of_lines: dict[str, Reference] = {}
     if cloned != "nobody":
-        voice = references.levels(audio.blocks(vocals), audio.SAMPLE_RATE)
-        background = references.levels(audio.blocks(store.path_of(stems.background.media)), audio.SAMPLE_RATE)
+        voice = references.levels(audio.blocks(vocals), SAMPLE_RATE)
+        background = references.levels(audio.blocks(store.path_of(stems.background.media)), SAMPLE_RATE)
         for name in names:
             if span := references.best_span(lines, name, voice, background):
                 of_speakers[name] = reference(span)
