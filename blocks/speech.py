@@ -1,72 +1,23 @@
-"""Voices: text in, sound out."""
+"""Voices: the engines that speak. What they have in common, and how to add one, is in `blocks.speech_engine`."""
 
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from blocks.engine import Engine
+from blocks.chatterbox import Chatterbox
+from blocks.speech_chain import SpeechChain
+from blocks.speech_engine import LOW_VOICE, Speech, SpeechEngine
 from dubbing import weights
-from dubbing.errors import BadSetting, EngineRefused, UnsupportedLanguage
+from dubbing.errors import EngineRefused
 from dubbing.languages import base_language, name_of
 from dubbing.processors import usable_processors
 
-LOW_VOICE = 165.0  # Hz: median pitch between men's (85-155) and women's (165-255) speaking voices; Titze, Principles of Voice Production
-
-
-class Speech(NamedTuple):
-    samples: np.ndarray  # mono, float32
-    sample_rate: int
-
-
-class SpeechEngine(Engine):
-    """Base of the family.
-
-    To add an engine: fill `voices`, implement `synthesize`, and enter the class in `SPEECH_ENGINES`. The first voice of a language is its
-    default. Synthesis must be repeatable: the same text, voice and seed give the same samples.
-    """
-
-    seeded: ClassVar[bool] = False  # whether another seed gives another reading
-
-    @abstractmethod
-    def voices(self, language: str) -> list[str]:
-        """Voices that speak the language, best first; empty when none does."""
-
-    @abstractmethod
-    def languages(self) -> list[str]:
-        """Tags of the languages that it speaks."""
-
-    @abstractmethod
-    def synthesize(self, text: str, language: str, voice: str, seed: int) -> Speech:
-        """Speak one line.
-
-        Raises:
-            EngineRefused: it can't speak this text.
-        """
-
-    def default_voice(self, language: str, pitch: float | None) -> str:
-        """The voice for a lecturer of this median pitch (Hz; None when unknown)."""
-        return self.voices(language)[0]
-
-    def check(self, language: str, voice: str | None) -> None:
-        """Refuse what it can't speak, before any work.
-
-        Raises:
-            UnsupportedLanguage, BadSetting
-        """
-        known = self.voices(language)
-        if not known:
-            raise UnsupportedLanguage(
-                f"target language {language} ({name_of(language)}): {self.engine_name} doesn't speak it; "
-                f"it speaks {', '.join(self.languages())}"
-            )
-        if voice is not None and voice not in known:
-            raise BadSetting(f"voice {voice}: {self.engine_name} has no such voice for {language}; it has {', '.join(known)}")
+__all__ = ["KOKORO_VOICES", "LOW_VOICE", "SPEECH_ENGINES", "Chatterbox", "Kokoro", "Speech", "SpeechChain", "SpeechEngine"]
 
 
 class _KokoroLanguage(NamedTuple):
@@ -130,10 +81,12 @@ class Kokoro(SpeechEngine):
         others = [name for name in KOKORO_VOICES if name[0] in prefixes and name not in spoken.best]
         return [*spoken.best, *others]
 
-    def default_voice(self, language: str, pitch: float | None) -> str:
-        spoken = self._language(language)
-        assert spoken is not None
-        return spoken.best[-1] if pitch is not None and pitch < LOW_VOICE else spoken.best[0]
+    def suited(self, language: str, pitch: float | None) -> list[str]:
+        voices = self.voices(language)
+        if pitch is None:
+            return voices
+        register = "m" if pitch < LOW_VOICE else "f"  # the second letter of a voice's name
+        return sorted(voices, key=lambda name: name[1] != register)  # a stable order: the best of the register stays first
 
     def synthesize(self, text: str, language: str, voice: str, seed: int) -> Speech:
         spoken = self._language(language)
@@ -241,4 +194,4 @@ KOKORO_VOICES = tuple(
     ]
 )
 
-SPEECH_ENGINES: dict[str, type[SpeechEngine]] = {Kokoro.engine_name: Kokoro}
+SPEECH_ENGINES: dict[str, type[SpeechEngine]] = {engine.engine_name: engine for engine in (Kokoro, Chatterbox, SpeechChain)}

@@ -1,9 +1,9 @@
 """Dub one lesson: a recording in one language goes in, the same lesson in another comes out.
 
 The story, stage by stage: take the recording into the store; take its sound; take the voice apart from the background while the words are
-recognised; translate them line by line; speak each line; place all lines on the timeline (a line that is too long for its place is said
-shorter, twice at most); lay what a reviewer changed over all that; mix the lines over the background; write the subtitles; put picture,
-tracks and subtitles together; measure the result.
+recognised; translate them line by line, while it is found out who speaks and what each voice can be cloned from; speak each line; place all
+lines on the timeline (a line that is too long for its place is said shorter, twice at most); lay what a reviewer changed over all that; mix
+the lines over the background; write the subtitles; put picture, tracks and subtitles together; measure the result.
 
 Every stage is computed once for the same inputs: running the flow again does only what changed, after a crash only what was not finished.
 The same story, told without working, is the plan (`flows/plan_lesson.py`).
@@ -26,10 +26,11 @@ from blocks.store import Store, file_digest, open_store
 from blocks.transcription import RECOGNISERS, Recogniser
 from blocks.translation import TRANSLATORS, Translator
 from dubbing import media, mixing, placement, sources
+from dubbing.documents import spoken_by
 from dubbing.edits import Revision
 from dubbing.errors import BadSetting, BlobDamaged, UnsupportedLanguage
 from dubbing.languages import base_language, is_tag, name_of
-from dubbing.lesson import Artifact, Clips, Recording, Source, Stems, Timeline, Transcript, Translation
+from dubbing.lesson import Artifact, Cast, Clips, Recording, Source, Speakers, Stems, Timeline, Transcript, Translation
 from tasks.deliver import Made, deliver, delivered
 from tasks.extract_audio import extract_audio
 from tasks.fit import fit
@@ -44,9 +45,10 @@ from tasks.retranslate import retranslate
 from tasks.review import Review, as_rows
 from tasks.separate import separate
 from tasks.shorten import shorten
-from tasks.stage import tell_waiting
+from tasks.speakers import are_told_apart, cast, speakers
+from tasks.stage import Known, Pending, tell_waiting
 from tasks.subtitles import subtitles
-from tasks.synthesize import synthesize
+from tasks.synthesize import Speaking
 from tasks.transcribe import transcribe
 from tasks.translate import translate
 
@@ -160,12 +162,15 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
     transcript = transcribe(store, sound=sound, recogniser=engines.recogniser, language=wishes.source_language, name=found.name)
     _check_spoken(engines.translator, transcript, target)
     stems = separation.result()
-    voice = _voice(wishes, engines.speech, stems)
+    speaking = Speaking(engines.speech)
+    listening = _speakers(store, engines.speech, stems, transcript)
 
     heard = sound if engines.translator.listens else None
     translation = translate(store, transcript=transcript, sound=heard, translator=engines.translator, target=target)
+    people = listening.result() if listening else None
+    voice = _voice(wishes, engines.speech, stems, transcript, people)
     for tightening in range(SHORTER_AT_MOST + 1):
-        clips = synthesize(store, translation=translation, engine=engines.speech, voice=voice, seed=wishes.seed)
+        clips = speaking(store, translation=translation, voice=voice, seed=wishes.seed)
         timeline = fit(store, transcript=transcript, translation=translation, clips=clips, duration=lesson.duration)
         budgets = _budgets(transcript, translation, clips, lesson.duration)
         if not is_known(budgets) or not budgets or not engines.translator.shortens or tightening == SHORTER_AT_MOST:
@@ -184,7 +189,8 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
                 store, transcript=transcript, sound=heard, translator=engines.translator, target=target, lines=revision.to_translate
             )
             translation = _completed(revision, again)
-        clips = synthesize(store, translation=translation, engine=engines.speech, voice=voice, seed=wishes.seed)
+        voice = _voice(wishes, engines.speech, stems, transcript, people)
+        clips = speaking(store, translation=translation, voice=voice, seed=wishes.seed)
         timeline = fit(store, transcript=transcript, translation=translation, clips=clips, duration=lesson.duration)
 
     captions = wishes.captions if base_language(target) == "en" else "sentences"
@@ -204,7 +210,7 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         "separation": engines.separator.engine_name,
         "transcription": engines.recogniser.engine_name,
         "translation": engines.translator.engine_name,
-        "speech": f"{engines.speech.engine_name}, voice {voice}",
+        "speech": _spoken_by(timeline),
     }
     return Made(lesson, timeline, written, rendered, inspection, made_by, revision)
 
@@ -214,9 +220,27 @@ def _check_spoken(translator: Translator, transcript: Transcript, target: str) -
     _check_pair(translator, transcript.language, target)
 
 
+def _speakers(store: Store, engine: SpeechEngine, stems: Stems, transcript: Transcript) -> Pending[Speakers] | Known | None:
+    """Who speaks, where voices are cloned or there is more than one speaker."""
+    told_apart = _are_told_apart(transcript)
+    if engine.clones() == "nobody" and not (is_known(told_apart) and told_apart):
+        return None
+    return speakers.submit(store, stems=stems, transcript=transcript, cloned=engine.clones())
+
+
 @passes_unknown
-def _voice(wishes: Wishes, engine: SpeechEngine, stems: Stems) -> str:
-    return wishes.voice or engine.default_voice(wishes.target_language, stems.pitch)
+def _are_told_apart(transcript: Transcript) -> bool:
+    return are_told_apart(transcript)
+
+
+@passes_unknown
+def _voice(wishes: Wishes, engine: SpeechEngine, stems: Stems, transcript: Transcript, people: Speakers | None) -> str | Cast:
+    return cast(engine, wishes.voice, wishes.target_language, transcript, stems.pitch, people)
+
+
+@passes_unknown
+def _spoken_by(timeline: Timeline) -> str:
+    return spoken_by(timeline)
 
 
 @passes_unknown
@@ -234,7 +258,7 @@ def _voices(timeline: Timeline) -> list[tuple[float, Artifact]]:
 
 
 @passes_unknown
-def _revised(reviewing: Review, speech: SpeechEngine, transcript: Transcript, translation: Translation, voice: str) -> Revision:
+def _revised(reviewing: Review, speech: SpeechEngine, transcript: Transcript, translation: Translation, voice: str | Cast) -> Revision:
     """What a reviewer made of the lines.
 
     Raises:
@@ -245,7 +269,7 @@ def _revised(reviewing: Review, speech: SpeechEngine, transcript: Transcript, tr
         for voice in dict.fromkeys(line.voice for line in revision.translation.lines if line.voice):
             speech.check(translation.language, voice)
 
-    revision = reviewing.revised(transcript, translation, voice, check_voices)
+    revision = reviewing.revised(transcript, translation, voice if isinstance(voice, str) else "", check_voices)
     check_voices(revision)
     return revision
 

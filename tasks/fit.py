@@ -85,6 +85,8 @@ def _spoken_line(utterance: Utterance, translated: TranslatedLine, clip: Clip, p
         engine=clip.engine,
         voice=clip.voice,
         clip=fitted.media,
+        cloned_from=clip.cloned_from,
+        instead_of=clip.instead_of,
         flags=tuple(flags),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -29,10 +31,11 @@ def line_by_line(
     own: Callable[[Item], Mapping[str, Any]],
     compute: Callable[[Item], Result],
     returns: type[Result],
+    at_once: int = 1,
 ) -> list[Result]:
     """The results for all items, each computed once for the same inputs and kept as soon as it is made.
 
-    A killed run loses the item in hand and nothing else. Where several runs of one lesson do the same work at once, one does it and the
+    A killed run loses the items in hand and nothing else. Where several runs of one lesson do the same work at once, one does it and the
     others wait. The records that were used are also kept together as one pack, so that a run which has all but a few of them makes a few
     requests.
 
@@ -40,6 +43,8 @@ def line_by_line(
         ids_of: the lines that an item stands for.
         common: what shapes every item's result, by name, as `dubbing.keys` takes it.
         own: what else shapes an item's result.
+        at_once: items in hand at a time, each in a thread of its own where there is more than one. When one fails, no other is begun, and
+            those in hand are finished and kept before the failure is raised.
     """
     plan = plan_in_hand()
     pack_name = pack_of(name, version, common)
@@ -60,16 +65,47 @@ def line_by_line(
             missing = {address: item for address, item in zip(addresses, items, strict=True) if address not in made}
             store.fetch(artifact for item in missing.values() for artifact in artifacts_in(dict(own(item))))
             to_compute = sum(len(ids_of(item)) for item in missing.values())
-            for address, item in missing.items():
-                advance(computed / to_compute)
-                made[address] = plain(compute(item))
+            if missing:
+                advance(0.0)
+            for address, result in _computed(missing, compute, at_once):
+                made[address] = plain(result)
                 store.write_record(address, made[address])
-                computed += len(ids_of(item))
+                computed += len(ids_of(missing[address]))
+                if computed < to_compute:
+                    advance(computed / to_compute)
             pack.write({address: (ids_of(item), own(item), made[address]) for address, item in zip(addresses, items, strict=True)})
     work = work_in_hand()
     if work:
         work.count_lines(computed, total - computed)
     return [returns.model_validate(made[address]) for address in addresses]
+
+
+def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result], at_once: int) -> Iterator[tuple[str, Result]]:
+    """Results by address, each as soon as it is there."""
+    if at_once == 1:
+        for address, item in items.items():
+            yield address, compute(item)
+        return
+    waiting = iter(items.items())
+    in_hand: dict[Future[Result], str] = {}
+    failure: BaseException | None = None
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="lines")
+    try:
+        while True:
+            while failure is None and len(in_hand) < at_once and (entry := next(waiting, None)):
+                in_hand[pool.submit(copy_context().run, compute, entry[1])] = entry[0]
+            if not in_hand:
+                break
+            for future in wait(in_hand, return_when=FIRST_COMPLETED).done:
+                address = in_hand.pop(future)
+                if (error := future.exception()) is None:
+                    yield address, future.result()
+                else:
+                    failure = failure or error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever interrupts waits for nobody
+    if failure:
+        raise failure
 
 
 def _found(store: Store, addresses: Sequence[str], made: Mapping[str, Any], pack: Pack) -> dict[str, Any]:

@@ -25,6 +25,7 @@ STAGE_NAMES = (
     "separate",
     "transcribe",
     "translate",
+    "speakers",
     "synthesize",
     "fit",
     "shorten",
