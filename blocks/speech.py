@@ -14,6 +14,7 @@ from blocks.engine import Engine
 from dubbing import weights
 from dubbing.errors import BadSetting, EngineRefused, UnsupportedLanguage
 from dubbing.languages import base_language, name_of
+from dubbing.pace import natural_pace
 from dubbing.processors import usable_processors
 
 LOW_VOICE = 165.0  # Hz: median pitch between men's (85-155) and women's (165-255) speaking voices; Titze, Principles of Voice Production
@@ -52,6 +53,10 @@ class SpeechEngine(Engine):
     def default_voice(self, language: str, pitch: float | None) -> str:
         """The voice for a lecturer of this median pitch (Hz; None when unknown)."""
         return self.voices(language)[0]
+
+    def pace(self, language: str, voice: str) -> float:
+        """Characters a second that the voice says at natural speed, by which a translation is given its length."""
+        return natural_pace(language)
 
     def check(self, language: str, voice: str | None) -> None:
         """Refuse what it can't speak, before any work.
@@ -152,6 +157,9 @@ class Kokoro(SpeechEngine):
         except ValueError as error:  # letters of a script that has no sounds in this language
             raise EngineRefused(f"kokoro can't say {text!r} in {name_of(language)}: {error}") from error
         return Speech(np.asarray(samples, dtype=np.float32).reshape(-1), int(sample_rate))
+
+    def pace(self, language: str, voice: str) -> float:
+        return super().pace(language, voice) * self.speed
 
     def _loaded(self) -> Any:
         if self._model is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -27,8 +27,10 @@ def line_by_line(
     ids_of: Callable[[Item], Sequence[str]],
     common: Mapping[str, Any],
     own: Callable[[Item], Mapping[str, Any]],
-    compute: Callable[[Item], Result],
+    compute: Callable[[Item], Result] | None,
     returns: type[Result],
+    also: Callable[[Item], Mapping[str, Any]] | None = None,
+    compute_all: Callable[[Mapping[str, Item]], Iterator[tuple[str, Result]]] | None = None,
 ) -> list[Result]:
     """The results for all items, each computed once for the same inputs and kept as soon as it is made.
 
@@ -40,15 +42,23 @@ def line_by_line(
         ids_of: the lines that an item stands for.
         common: what shapes every item's result, by name, as `dubbing.keys` takes it.
         own: what else shapes an item's result.
+        also: a second `own` under which the same result is kept and found.
+        compute_all: in place of `compute`, for results that are made several at a time: takes all items that are to be made, by address,
+            and gives results by address, each as soon as it is there.
     """
     plan, history = plan_in_hand(), history_in_hand()
     lesson = plan.lesson if plan else history.lesson.sha256 if history else ""
     pack_name = f"packs/{lesson or 'none'}/{name}/v{version}/{digest('group', common)}"
     shared = digest("common", common)
-    addresses = [f"lines/{name}/v{version}/{digest('line', name, version, shared, own(item))}" for item in items]
+
+    def address_of(shaping: Mapping[str, Any]) -> str:
+        return f"lines/{name}/v{version}/{digest('line', name, version, shared, shaping)}"
+
+    addresses = [address_of(own(item)) for item in items]
+    second = {address: address_of(also(item)) for address, item in zip(addresses, items, strict=True)} if also else {}
     pack = _Pack(store, pack_name)
     if plan:
-        _plan_lines(plan, store, items, ids_of, own, addresses, pack)
+        _plan_lines(plan, store, items, ids_of, own, addresses, second, pack)
         raise LinesPlanned
     total = sum(len(ids_of(item)) for item in items)
     computed = 0
@@ -56,16 +66,21 @@ def line_by_line(
     if len(made) < len(set(addresses)):
         with store.claimed(pack_name, lambda: tell(Event(name, "waiting"))):
             pack = _Pack(store, pack_name)  # whoever held the claim has written it anew
-            made |= _found(store, addresses, made, pack)
+            made |= _found(store, addresses, second, made, pack)
             # The same line twice in a lesson is made once.
             missing = {address: item for address, item in zip(addresses, items, strict=True) if address not in made}
             store.fetch(artifact for item in missing.values() for artifact in artifacts_in(dict(own(item))))
             to_compute = sum(len(ids_of(item)) for item in missing.values())
-            for address, item in missing.items():
-                advance(computed / to_compute)
-                made[address] = plain(compute(item))
+            if missing:
+                advance(0.0)
+            for address, result in compute_all(missing) if compute_all else _computed(missing, compute):
+                made[address] = plain(result)
                 store.write_record(address, made[address])
-                computed += len(ids_of(item))
+                if also:
+                    store.write_record(second[address], made[address])
+                computed += len(ids_of(missing[address]))
+                if computed < to_compute:
+                    advance(computed / to_compute)
             pack.write({address: (ids_of(item), own(item), made[address]) for address, item in zip(addresses, items, strict=True)})
     work = work_in_hand()
     if work:
@@ -73,13 +88,22 @@ def line_by_line(
     return [returns.model_validate(made[address]) for address in addresses]
 
 
-def _found(store: Store, addresses: Sequence[str], made: Mapping[str, Any], pack: _Pack) -> dict[str, Any]:
-    """Records that are in the pack or, one by one, in the store."""
+def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result] | None) -> Iterator[tuple[str, Result]]:
+    """Results by address, each as soon as it is there."""
+    assert compute is not None
+    for address, item in items.items():
+        yield address, compute(item)
+
+
+def _found(store: Store, addresses: Sequence[str], second: Mapping[str, str], made: Mapping[str, Any], pack: _Pack) -> dict[str, Any]:
+    """Records that are in the pack or, one by one, in the store, under an item's own address or its second one."""
     wanted = [address for address in dict.fromkeys(addresses) if address not in made]
     found = {address: record for address in wanted if (record := pack.record(address)) is not None}
-    single = [address for address in wanted if address not in found]
-    records = zip(single, store.read_records(single), strict=True)
-    return found | {address: record for address, record in records if record is not None}
+    for other in ({}, second) if second else ({},):
+        single = [address for address in wanted if address not in found]
+        records = zip(single, store.read_records([other.get(address, address) for address in single]), strict=True)
+        found |= {address: record for address, record in records if record is not None}
+    return found
 
 
 class _Pack:
@@ -121,10 +145,11 @@ def _plan_lines(
     ids_of: Callable[[Item], Sequence[str]],
     own: Callable[[Item], Mapping[str, Any]],
     addresses: Sequence[str],
+    second: Mapping[str, str],
     pack: _Pack,
 ) -> None:
     """Tell a plan which lines are cached, and why the others aren't."""
-    found = _found(store, addresses, {}, pack)
+    found = _found(store, addresses, second, {}, pack)
     lines: list[PlannedLine] = []
     needed: list[Artifact] = []
     for address, item in zip(addresses, items, strict=True):

@@ -24,7 +24,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -123,13 +123,12 @@ class StandInTranslator(Translator):
     note: str = ""
     threads: int = 0
 
-    def translate(
-        self, window: Window, source: str, target: str, recording: Path | None, budgets: Mapping[int, int] | None = None
-    ) -> list[TranslatedLine]:
-        used("shorten" if budgets else "translate", ",".join(line.id for line in window.lines))
+    def translate(self, window: Window, source: str, target: str, recording: Path | None = None) -> list[TranslatedLine]:
+        wanted = {n: window.lines[n - 1] for n in window.wanted}
+        used("shorten" if window.strict else "translate", ",".join(line.id for line in wanted.values()))
         lines = []
-        for number, line in enumerate(window.lines, 1):
-            text = f"This is sentence {line.text.split()[3]}" + ("" if budgets and number in budgets else f" in {target} {self.style}")
+        for line in wanted.values():
+            text = f"This is sentence {line.text.split()[3]}" + ("" if window.strict else f" in {target} {self.style}")
             lines.append(TranslatedLine(id=line.id, text=f"{text}."))
         return lines
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from dubbing import audio, media
 from dubbing.errors import EngineRefused, PassingFault
 from dubbing.languages import share_in_script
 from dubbing.lesson import TranslatedLine, Utterance
-from dubbing.translating import COMMENTING, Window
+from dubbing.problems import COMMENTING
+from dubbing.translating import Window
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "lesson_ru.mp4"
 RED, BLUE, WHITE = "Красный свет поворачивает меньше.", "Синий свет поворачивает больше.", "Белый свет состоит из цветов."
@@ -26,8 +27,17 @@ GOOD = {"1": "Red light turns less.", "2": "Blue light turns more.", "3": "White
 class Scripted(ChatTranslator):
     """Gives the answers it was handed, one a request."""
 
+    name: str = "scripted"
+
     _answers: list[Any] = PrivateAttr(default_factory=list)
     _asked: list[tuple[list[int], str]] = PrivateAttr(default_factory=list)
+
+    @property
+    def model_name(self) -> str:
+        return self.name
+
+    def room_to_read(self) -> int:
+        return 1000
 
     def ask(self, instructions: str, request: str, schema: dict[str, Any]) -> str:
         self._asked.append(([int(n) for n in schema["required"]], f"{instructions}\n{request}"))
@@ -44,15 +54,18 @@ def window(*texts: str) -> Window:
     utterances = tuple(
         Utterance(id=f"line{n}", text=text, start=5.0 * n, end=5.0 * n + 4.0, confidence=1.0) for n, text in enumerate(texts, 1)
     )
-    return Window(utterances, (), ())
+    return Window(utterances)
 
 
 def translated(
-    answers: list[Any], *texts: str, budgets: Mapping[int, int] | None = None
+    answers: list[Any], *texts: str, translator: Scripted | None = None, **given: Any
 ) -> tuple[list[TranslatedLine], list[tuple[list[int], str]]]:
-    translator = Scripted()
+    """Args:
+    given: fields of the window.
+    """
+    translator = translator or Scripted()
     translator._answers = answers
-    lines = translator.translate(window(*(texts or (RED, BLUE, WHITE))), "ru", "en", None, budgets)
+    lines = translator.translate(window(*(texts or (RED, BLUE, WHITE)))._replace(**given), "ru", "en")
     assert len(translator._asked) == len(answers), "every answer is asked for"
     return lines, translator._asked
 
@@ -138,14 +151,14 @@ def test_a_translation_given_twice_is_doubted_unless_the_lines_are_the_same() ->
 
 
 def test_a_line_keeps_to_its_budget() -> None:
-    lines, asked = translated([{"1": GOOD["1"]}, {"1": "Red turns less."}], RED, budgets={1: 16})
+    lines, asked = translated([{"1": GOOD["1"]}, {"1": "Red turns less."}], RED, budgets={1: 16}, strict=True)
     assert lines[0].text == "Red turns less." and not lines[0].flags
     assert "line 1 in at most 16 characters" in asked[0][1]
     assert "it is too long (21 characters)" in asked[1][1]
 
 
 def test_a_line_over_its_budget_is_better_than_none() -> None:
-    lines, _ = translated([{"1": GOOD["1"]}] * 3, RED, budgets={1: 5})
+    lines, _ = translated([{"1": GOOD["1"]}] * 3, RED, budgets={1: 5}, strict=True)
     assert (lines[0].text, lines[0].flags) == (GOOD["1"], ("translation: it is too long (21 characters)",))
 
 
@@ -168,17 +181,17 @@ def llama() -> Iterator[LlamaTranslator]:
 
 def test_a_small_model_translates_sentences_of_a_lecture_and_the_same_way_each_time(llama: LlamaTranslator) -> None:
     lecture = window("Солнечный свет кажется белым.", "Красный свет поворачивает меньше.", "Температура была 300 градусов.")
-    lines = llama.translate(lecture, "ru", "en", None)
+    lines = llama.translate(lecture, "ru", "en")
     assert [line.flags for line in lines] == [()] * 3
     assert re.search(r"sun", lines[0].text, re.IGNORECASE) and "white" in lines[0].text
     assert "red" in lines[1].text.lower()
     assert "300" in lines[2].text or "three hundred" in lines[2].text
-    assert llama.translate(lecture, "ru", "en", None) == lines
+    assert llama.translate(lecture, "ru", "en") == lines
 
 
 def test_a_request_too_long_for_the_models_context_is_refused_and_the_line_flagged() -> None:
     translator = LlamaTranslator(context=512)
-    lines = translator.translate(window("Красный свет поворачивает меньше, чем синий. " * 60), "ru", "en", None)
+    lines = translator.translate(window("Красный свет поворачивает меньше, чем синий. " * 60), "ru", "en")
     translator.close()
     assert len(lines) == 1 and lines[0].flags
 
