@@ -23,7 +23,7 @@ LONGEST_RATIO = 2.5  # of a line's length to its source's, beyond which somethin
 SHORTEST_RATIO = 0.2  # below which something was lost
 SLACK = 25  # characters that short lines may differ by
 OVER_BUDGET = ACCEPTABLE_RATE / FREE_RATE  # a budget is for speech at the free rate: up to the acceptable one a line is not worth a request
-_MERGED_RATIO = 1.4  # of a line's length to its source's, beyond which another line in it is one too many
+_MERGED_RATIO = 1.2  # of a line's length to its source's, beyond which another line in it is one too many
 COMMENTING = "it comments instead of translating"  # the one problem with which a line is better not said
 
 # Openings of answers that talk about the task instead of doing it.
@@ -104,7 +104,8 @@ def _holds(line: str, other: str) -> bool:
 
 # Languages
 
-_SURE = 0.9  # probability: of short lines with names and formulas the classifier is not sure, and then it isn't believed
+_SURE = 0.9  # probability of a language: of short lines with names and formulas the classifier is not sure, and then it isn't believed
+_MORE_LIKELY = 20.0  # times as the target, from where the source's language is believed: it is the usual suspect
 _FEWEST_LETTERS = 20
 
 
@@ -116,11 +117,11 @@ def _is_in_another_language(line: str, source: str, target: str) -> bool:
         return False  # an English line with none of the source's letters: no model was seen to answer in a third language
     if sum(c.isalpha() for c in line) < _FEWEST_LETTERS:
         return False
-    classifier = _classifier()
-    if wanted not in classifier.labels:
+    likely = dict(_classifier().rank(line))
+    if wanted not in likely:
         return False
-    language, probability = classifier.classify(line)
-    return language != wanted and language in LANGUAGES and probability >= _SURE
+    other = max((language for language in likely if language in LANGUAGES and language != wanted), key=lambda language: likely[language])
+    return likely[other] >= _SURE or likely.get(base_language(source), 0.0) > _MORE_LIKELY * likely[wanted]
 
 
 @functools.cache

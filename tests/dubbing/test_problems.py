@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dubbing.problems import COMMENTING, problem_with
+from dubbing.lesson import Term
+from dubbing.problems import COMMENTING, doubts_about, lost_names, problem_with
 
 
 @pytest.mark.parametrize(
@@ -138,3 +139,69 @@ def test_numbers_are_known_in_other_languages_where_anyone_can_spell_them() -> N
 @example("0,5 1.2.3 ٣", "", "vi")
 def test_no_line_is_too_hostile(translated: str, source_line: str, target: str) -> None:
     problem_with(translated, source_line, "ru", target, [translated])
+
+
+def test_a_line_that_says_the_next_one_too_is_told_so() -> None:
+    others = ["Blue light turns more than red."]
+    merged = "Red light turns less. Blue light turns more than red."
+    assert problem_with(merged, "Красный свет поворачивает меньше.", "ru", "en", others) == "it says another line too"
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "source_line", "translated"),
+    [
+        ("ru", "es", "Солнечный свет кажется белым.", "The light of the sun looks white to all of us."),
+        ("es", "en", "La luz del sol parece blanca a todos nosotros.", "La luz del sol parece muy blanca a nosotros."),
+        ("ru", "uk", "Солнечный свет кажется белым.", "Солнечный свет всегда кажется нам белым, но это не так."),
+    ],
+)
+def test_another_language_of_the_same_script_is_noticed(source: str, target: str, source_line: str, translated: str) -> None:
+    assert "it is not in" in str(problem_with(translated, source_line, source, target))
+
+
+def test_a_short_line_with_names_is_not_taken_for_another_language() -> None:
+    assert problem_with("Isaac Newton, Opticks, 1704.", "Исаак Ньютон, «Оптика», 1704.", "ru", "es") is None
+
+
+# Doubts
+
+
+@pytest.mark.parametrize(
+    ("source_line", "translated", "lost"),
+    [
+        ("Это открыл Исаак Ньютон.", "It was discovered by Isaac Newton.", []),
+        ("Это открыл Ньютон.", "The scientist discovered it.", ["Ньютон"]),
+        ("Так считал Гюйгенс, а не Ньютон.", "So thought Huygens and not Newton.", []),
+        ("Так считал Гюйгенс, а не Ньютон.", "So he thought, and not Newton.", ["Гюйгенс"]),
+        ("Потом Больцман ввёл постоянную.", "Then Boltzmann introduced a constant.", []),
+        ("Здесь работал Джоуль.", "Joule worked here.", []),
+        ("Мы живём на Земле.", "Earth is where we live.", []),  # another word, with a capital
+        ("Это ДНК.", "DNA is what it is.", []),
+        ("Ньютон это знал.", "He knew that.", []),  # the first word has its capital anyway
+        ("Мы видим радугу.", "We see it.", []),
+    ],
+)
+def test_a_name_that_was_lost_is_named(source_line: str, translated: str, lost: list[str]) -> None:
+    assert lost_names(source_line, translated, "ru", "en") == lost
+
+
+def test_a_word_that_the_passage_writes_small_is_no_name() -> None:
+    assert lost_names("Мы видим Радугу.", "We see the rainbow.", "ru", "en", "Мы видим Радугу. А радуга цветная.") == []
+
+
+@pytest.mark.parametrize(("source", "target"), [("de", "en"), ("ru", "ja"), ("zh", "en"), ("xx", "en")])
+def test_where_capitals_tell_no_names_none_is_missed(source: str, target: str) -> None:
+    assert lost_names("Das sagte der Newton.", "he said so", source, target) == []
+
+
+def test_doubts_are_a_term_not_used_a_name_lost_and_time_exceeded() -> None:
+    terms = [Term(source="призма", translation="prism", certain=True), Term(source="луч", translation="ray")]
+    doubts = doubts_about("The beam enters the glass.", "Луч Ньютона входит в призму.", "ru", "en", terms, budget=10)
+    assert [doubt.flagged for doubt in doubts] == [True, False, True, False]
+    assert ["prism" in doubts[0].text, "ray" in doubts[1].text, "name" in doubts[2].text, "time for 10" in doubts[3].text] == [True] * 4
+    assert doubts_about("A ray of Newton's enters the prism.", "Луч Ньютона входит в призму.", "ru", "en", terms, budget=33) == ()
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.sampled_from(["en", "es", "ja", "el", "xx"]))
+def test_no_doubtful_line_is_too_hostile(translated: str, source_line: str, target: str) -> None:
+    doubts_about(translated, source_line, "ru", target, [Term(source="a", translation="b")], 10, source_line)

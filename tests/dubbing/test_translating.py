@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dubbing.lesson import Utterance, Word
+from dubbing.lesson import Term, Utterance, Word
+from dubbing.placement import FREE_RATE, GAP, LEAST_KEPT
 from dubbing.translating import (
     CONTEXT_LINES,
     WINDOW_CHARACTERS,
     WINDOW_LINES,
     answer_schema,
+    budgets,
+    longest_by,
     parse_answer,
     prompt,
     shared_out,
@@ -50,6 +53,50 @@ def test_a_window_knows_its_neighbours() -> None:
     assert second.after == tuple(u.text for u in utterances[2 * WINDOW_LINES : 2 * WINDOW_LINES + CONTEXT_LINES])
 
 
+def test_a_window_ends_with_a_sentence_where_one_ends_in_it() -> None:
+    texts = [f"часть {n}," for n in range(3 * WINDOW_LINES)]
+    texts[WINDOW_LINES - 3] = "конец."
+    first, second, *_ = windows(lines(*texts))
+    assert len(first.lines) == WINDOW_LINES - 2
+    assert len(second.lines) == WINDOW_LINES  # of a sentence without end no more is asked for at once
+
+
+# Time
+
+
+def test_a_line_has_the_time_until_the_next_one_at_a_rate_that_nobody_hears() -> None:
+    said = [line("x" * 60, 0.0, 2.0), line("x" * 60, 4.0, 6.0)]
+    limits = budgets(said, 10.0, 6.0, "en")
+    assert limits[said[0].id] == round((4.0 - GAP) * FREE_RATE * 10)
+    assert limits[said[1].id] == round(LEAST_KEPT * 60)  # 2 s would be 22 characters: nobody can say that much in so few
+
+
+def test_a_line_with_time_enough_has_no_budget() -> None:
+    said = [line("x" * 20, 0.0, 2.0), line("x" * 20, 20.0, 22.0)]
+    assert budgets(said, 10.0, 60.0, "en") == {}
+
+
+def test_scripts_of_syllables_have_budgets_in_their_own_characters() -> None:
+    said = [line("Солнечный свет кажется белым.", 0.0, 1.0)]
+    [limit] = budgets(said, 5.0, 1.0, "zh").values()
+    assert limit == round(LEAST_KEPT * len(said[0].text) / 3)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 200), st.floats(0.1, 20), st.floats(0, 20)), max_size=20),
+    st.floats(1, 30),
+    st.sampled_from(["en", "ja"]),
+)
+def test_every_budget_is_of_a_line_and_can_be_kept(shapes: list[tuple[int, float, float]], pace: float, target: str) -> None:
+    said, at = [], 0.0
+    for n, (length, duration, pause) in enumerate(shapes):
+        said.append(line("x" * length + str(n), at, at + duration))
+        at += duration + pause
+    limits = budgets(said, pace, at, target)
+    assert limits.keys() <= {utterance.id for utterance in said}
+    assert all(limit >= 1 for limit in limits.values())
+
+
 # Requests
 
 
@@ -69,6 +116,25 @@ def test_a_prompt_for_some_lines_shows_the_passage_and_what_was_wrong_with_those
     assert "Красный свет." in asked.instructions
     assert "line 2: it is missing" in asked.instructions and "it is too long" not in asked.instructions
     assert "line 2 in at most 12 characters" in asked.instructions and "line 1" not in asked.instructions
+
+
+def test_time_terms_and_what_the_lesson_is_about_are_told() -> None:
+    [window] = windows(lines("Красный свет.", "Через призму."))
+    terms = (Term(source="призма", translation="prism", note="of glass"), Term(source="луч", translation="ray"))
+    told = prompt(window._replace(budgets={2: 20}, terms=terms, summary="On light."), [1, 2], "ru", "en").instructions
+    assert "призма = prism (of glass)" in told and "ray" not in told
+    assert "There is little time: line 2 in at most 20 characters" in told and "On light." in told
+    assert "призма" not in prompt(window._replace(terms=terms), [1], "ru", "en").instructions  # not in line 1
+
+
+def test_three_wordings_are_asked_for_and_understood() -> None:
+    [window] = windows(lines("Красный свет."))
+    schema = answer_schema(window, [1], variants=True)
+    assert schema["properties"]["1"]["required"] == ["short", "normal", "long"]
+    assert "short" in prompt(window, [1], "ru", "en", variants=True).instructions
+    answer = {"1": {"short": "Red.", "normal": "Red light.", "long": "The red light."}}
+    assert parse_answer(json.dumps(answer), [1]) == {1: ("Red.", "Red light.", "The red light.")}
+    assert longest_by(schema) > 3 * longest_by(answer_schema(window, [1])["properties"]["1"])
 
 
 def test_neighbours_are_shown_and_not_asked_for() -> None:
