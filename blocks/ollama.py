@@ -47,12 +47,15 @@ class OllamaTranslator(ChatTranslator):
     context: int = Field(default=16384, ge=2048, description="Largest context in tokens; each request gets what it needs.")
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     seed: int = Field(default=0)
-    keep_alive: str = Field(default="10m", description="How long the server keeps the model after a request; it is unloaded at the end.")
+    keep_alive: str = Field(
+        default="10m", description="How long the server keeps the model after a request; at the end of a stage it is unloaded."
+    )
     timeout: float = Field(default=300.0, gt=0, description="Seconds without a sign of life before a request is given up.")
     retries: int = Field(default=4, ge=0, description="Further tries after a fault that may pass.")
     retry_delay: float = Field(default=1.0, ge=0, description="Seconds before the first of them; twice as long before each that follows.")
 
     _client: Any = PrivateAttr(default=None)
+    _used: bool = PrivateAttr(default=False)  # since it was unloaded last
     _present: str = PrivateAttr(default="")  # digest of the model, once it was looked for
     _granted: int = PrivateAttr(default=SMALLEST_CONTEXT)  # tokens of context that the model is loaded with
 
@@ -72,19 +75,21 @@ class OllamaTranslator(ChatTranslator):
         answer = longest_by(reading_schema()) + 64
         return (self.context - answer - _INSTRUCTIONS) * BYTES_A_TOKEN // 2  # letters of two bytes, as in Russian
 
+    def rest(self) -> None:
+        """Have the server unload the model."""
+        super().rest()
+        if self._used:
+            self._used = False
+            try:
+                self._connected().generate(model=self.model, keep_alive=0)
+            except Exception as error:  # it will be unloaded after `keep_alive` anyway
+                _log.info("Ollama at %s didn't unload %s: %s", self.address, self.model, error)
+
     def close(self) -> None:
-        """Have the server unload the model, so that the next stage has the GPU, and leave."""
         super().close()
-        client, self._client = self._client, None
-        if client is None:
-            return
-        try:
-            if self._present:
-                client.generate(model=self.model, keep_alive=0)
-        except Exception as error:  # it would be unloaded after `keep_alive` anyway
-            _log.info("Ollama at %s didn't unload %s: %s", self.address, self.model, error)
-        finally:
-            self._present = ""
+        self.rest()
+        client, self._client, self._present = self._client, None, ""
+        if client is not None:
             client.close()
 
     @property
@@ -98,6 +103,7 @@ class OllamaTranslator(ChatTranslator):
         if needed > self.context:
             raise RequestTooLong(f"ollama: the request takes up to {needed} tokens, the context has {self.context}")
         self._look_for_model()
+        self._used = True
         while self._granted < needed:
             self._granted *= 2
         options = {

@@ -66,6 +66,9 @@ class Translator(Engine):
         """One summary of a lesson from those of its pieces."""
         return " ".join(summaries)
 
+    def rest(self) -> None:
+        """At the end of a stage: give back what other stages need more. A server's GPU is for one model at a time."""
+
     @abstractmethod
     def translate(self, window: Window, source: str, target: str, recording: Path | None = None) -> list[TranslatedLine]:
         """One line for each that the window wants, in order.
@@ -110,6 +113,10 @@ class ChatTranslator(Translator):
     @abstractmethod
     def room_to_read(self) -> int:
         """Characters of a transcript that the context has room for, beside instructions and answer."""
+
+    def rest(self) -> None:
+        if self.fallback:
+            self.fallback.rest()
 
     def close(self) -> None:
         if self.fallback:

@@ -38,7 +38,7 @@ from tasks.history import written_down
 from tasks.ingest import ingest
 from tasks.inspect import inspect
 from tasks.mix import mix
-from tasks.planning import is_known, passes_unknown
+from tasks.planning import UNKNOWN, is_known, passes_unknown
 from tasks.progress import StageLog, advance_download, watched_by
 from tasks.render import render
 from tasks.retranslate import retranslate
@@ -245,9 +245,10 @@ def _with_given(read: Termbase, given: tuple[Term, ...]) -> Termbase:
     return with_given(read, given)
 
 
-@passes_unknown
 def _pace(engine: SpeechEngine, target: str, voice: str) -> float:
-    return engine.pace(target, voice)
+    """Of the voice; a plan that doesn't know the voice yet may know what all of them have in common."""
+    paces = {engine.pace(target, name) for name in ([voice] if is_known(voice) else engine.voices(target))}
+    return paces.pop() if len(paces) == 1 else UNKNOWN
 
 
 @passes_unknown

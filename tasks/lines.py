@@ -30,7 +30,7 @@ def line_by_line(
     compute: Callable[[Item], Result] | None,
     returns: type[Result],
     also: Callable[[Item], Mapping[str, Any]] | None = None,
-    compute_all: Callable[[Mapping[str, Item]], Iterator[tuple[str, Result]]] | None = None,
+    compute_all: Callable[[Mapping[str, Item]], Iterator[Mapping[str, Result]]] | None = None,
 ) -> list[Result]:
     """The results for all items, each computed once for the same inputs and kept as soon as it is made.
 
@@ -44,7 +44,7 @@ def line_by_line(
         own: what else shapes an item's result.
         also: a second `own` under which the same result is kept and found.
         compute_all: in place of `compute`, for results that are made several at a time: takes all items that are to be made, by address,
-            and gives results by address, each as soon as it is there.
+            and gives results by address, as many as there are at a time.
     """
     plan, history = plan_in_hand(), history_in_hand()
     lesson = plan.lesson if plan else history.lesson.sha256 if history else ""
@@ -73,12 +73,13 @@ def line_by_line(
             to_compute = sum(len(ids_of(item)) for item in missing.values())
             if missing:
                 advance(0.0)
-            for address, result in compute_all(missing) if compute_all else _computed(missing, compute):
-                made[address] = plain(result)
-                store.write_record(address, made[address])
-                if also:
-                    store.write_record(second[address], made[address])
-                computed += len(ids_of(missing[address]))
+            for results in compute_all(missing) if compute_all else _computed(missing, compute):
+                for address, result in results.items():
+                    made[address] = plain(result)
+                    store.write_record(address, made[address])
+                    if also:
+                        store.write_record(second[address], made[address])
+                    computed += len(ids_of(missing[address]))
                 if computed < to_compute:
                     advance(computed / to_compute)
             pack.write({address: (ids_of(item), own(item), made[address]) for address, item in zip(addresses, items, strict=True)})
@@ -88,11 +89,11 @@ def line_by_line(
     return [returns.model_validate(made[address]) for address in addresses]
 
 
-def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result] | None) -> Iterator[tuple[str, Result]]:
+def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result] | None) -> Iterator[dict[str, Result]]:
     """Results by address, each as soon as it is there."""
     assert compute is not None
     for address, item in items.items():
-        yield address, compute(item)
+        yield {address: compute(item)}
 
 
 def _found(store: Store, addresses: Sequence[str], second: Mapping[str, str], made: Mapping[str, Any], pack: _Pack) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def retranslate(
         translated,
         TranslatedLine,
     )
+    translator.rest()
     return Translation(language=target, lines=tuple(results), engine=translator.engine_name)
 
 

@@ -65,6 +65,7 @@ def shorten(
         reword,
         TranslatedLine,
     )
+    translator.rest()
     reworded = {line.id: line for line in results}
 
     def better(line: TranslatedLine) -> TranslatedLine:

@@ -62,7 +62,7 @@ def translate(
         lines = [[line.text, line.start, line.end] for line in window.lines]
         return {"lines": lines, "before": window.before, "after": window.after, "place": at - first}
 
-    def translated(missing: Mapping[str, int]) -> Iterator[tuple[str, TranslatedLine]]:
+    def translated(missing: Mapping[str, int]) -> Iterator[dict[str, TranslatedLine]]:
         addresses = {at: address for address, at in missing.items()}
         for first in dict.fromkeys(window_of[at][0] for at in addresses):
             window = window_of[first][1]
@@ -74,8 +74,8 @@ def translate(
                 budgets={at - first + 1: limits[utterances[at].id] for at in places if utterances[at].id in limits},
                 known={n: "" for n in range(1, len(window.lines) + 1) if first + n - 1 not in addresses},
             )
-            for at, line in zip(places, translator.translate(asked, transcript.language, target, recording), strict=True):
-                yield addresses[at], line
+            lines = translator.translate(asked, transcript.language, target, recording)
+            yield {addresses[at]: line for at, line in zip(places, lines, strict=True)}
 
     lines = line_by_line(
         store,
@@ -90,6 +90,7 @@ def translate(
         also=None if sound else lambda at: {**own(at), "after": neighbour(at + 1)},
         compute_all=translated,
     )
+    translator.rest()
     # The same words in the same company are one record: each line gets it under its own id.
     identified = tuple(line.model_copy(update={"id": utterance.id}) for line, utterance in zip(lines, utterances, strict=True))
     if not any(line.text for line in identified):

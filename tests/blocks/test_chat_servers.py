@@ -164,6 +164,17 @@ def test_ollama_unloads_the_model_at_the_end_once_it_was_used() -> None:
     assert (unloading["model"], unloading["keep_alive"]) == ("qwen2.5:14b", 0)
 
 
+def test_ollama_gives_the_gpu_back_between_stages() -> None:
+    with ChatServer(LECTURE.get) as server:
+        translator = ollama(server)
+        for _ in range(2):
+            translator.translate(window(*LECTURE), "ru", "en")
+            translator.rest()
+            translator.rest()
+        translator.close()
+        assert [path for path, _ in server.requests] == ["/api/tags", "/api/chat", "/api/generate", "/api/chat", "/api/generate"]
+
+
 def test_a_server_that_went_away_does_not_disturb_the_end() -> None:
     with ChatServer(LECTURE.get) as server:
         translator = ollama(server)
