@@ -106,6 +106,9 @@ class Kokoro(SpeechEngine):
             raise EngineRefused(f"kokoro can't say {text!r} in {name_of(language)}: {error}") from error
         return Speech(np.asarray(samples, dtype=np.float32).reshape(-1), int(sample_rate))
 
+    def pace(self, language: str, voice: str) -> float:
+        return super().pace(language, voice) * self.speed
+
     def _loaded(self) -> Any:
         if self._model is None:
             import kokoro_onnx

@@ -93,6 +93,11 @@ class SpeechChain(SpeechEngine):
     def suited(self, language: str, pitch: float | None) -> list[str]:
         return next(found for engine in self.engines() if (found := engine.suited(language, pitch)))
 
+    def pace(self, language: str, voice: str) -> float:
+        # Of the first choice, whoever is left out just now: a translation stays as it is when a service is down.
+        having = [engine for engine in self.chain if voice in engine.voices(language)]
+        return (having or self.chain)[0].pace(language, voice)
+
     def clones(self) -> Literal["nobody", "speakers", "lines"]:
         kinds = {engine.clones() for engine in self.engines()}
         return "lines" if "lines" in kinds else "speakers" if "speakers" in kinds else "nobody"

@@ -13,6 +13,7 @@ from blocks.engine import Engine
 from dubbing import audio
 from dubbing.errors import BadSetting, EngineRefused, UnsupportedLanguage
 from dubbing.languages import name_of
+from dubbing.pace import natural_pace
 
 LOW_VOICE = 165.0  # Hz: median pitch between men's (85-155) and women's (165-255) speaking voices; Titze, Principles of Voice Production
 CLONE = "lecturer"  # the voice of whoever speaks the line in the lesson
@@ -92,6 +93,10 @@ class SpeechEngine(Engine):
     def default_voice(self, language: str, pitch: float | None) -> str:
         """The voice for a lecturer of this median pitch (Hz; None when unknown)."""
         return self.suited(language, pitch)[0]
+
+    def pace(self, language: str, voice: str) -> float:
+        """Characters a second that the voice says at natural speed, by which a translation is given its length."""
+        return natural_pace(language)
 
     def voice_each(self, language: str, pitches: Mapping[str, float | None]) -> dict[str, str]:
         """A voice for each speaker by its pitch, different ones as long as there are any; who comes first chooses first."""

@@ -143,6 +143,7 @@ def _line(line: PlacedLine, check: LineChecks | None) -> dict[str, Any]:
         "flags": [*line.flags, *(check.flags if check else ())],
         "say": dict(line.say),
         "edited": line.edited,
+        "translated": {"attempts": line.attempts, "rung": line.rung, "model": line.model},
     }
     return entry | {"checksum": line_checksum(entry)}
 
@@ -181,7 +182,7 @@ def lines_table(document: dict[str, Any]) -> pandas.DataFrame:
     # Pronunciations would be a column a word, checksums are for machines.
     lines = [{field: value for field, value in line.items() if field not in ("say", "checksum")} for line in document["lines"]]
     table = pandas.json_normalize(lines)
-    table.columns = [column.removeprefix("checks.") for column in table.columns]
+    table.columns = [column.removeprefix("checks.").replace("translated.", "translation_") for column in table.columns]
     table = table.drop(columns="checks", errors="ignore")
     table["flags"] = table["flags"].map("; ".join)
     return table
@@ -205,7 +206,18 @@ def report_document(
         "file": inspection.file.model_dump(mode="json"),
         "lines": len(lines),
         "lines_flagged": sum(bool(line["flags"]) for line in lines),
+        "translation": _translation_summary(timeline),
         "notes": list(rendered.notes),
+    }
+
+
+def _translation_summary(timeline: Timeline) -> dict[str, Any]:
+    """How the lines were come by: how many from each rung of the recovery ladder and from each model, in how many requests."""
+    translated = [line for line in timeline.lines if line.model]
+    return {
+        "attempts": sum(line.attempts for line in translated),
+        "rungs": dict(Counter(line.rung for line in translated if line.rung)),
+        "models": dict(Counter(line.model for line in translated)),
     }
 
 

@@ -167,6 +167,22 @@ class Cast(Noun):
         return own or self.voices[engine][self.speaker_of.get(line, "")]
 
 
+class Term(Noun):
+    """A word or phrase of a lesson that is to be translated in one way."""
+
+    source: str
+    translation: str
+    note: str = ""
+    certain: bool = False  # a person says so
+
+
+class Termbase(Noun):
+    """What reading a whole lesson first has told: what it is about, and its terms."""
+
+    summary: str = ""
+    terms: tuple[Term, ...] = ()
+
+
 class TranslatedLine(Noun):
     """One utterance in the target language. `text` is empty when the words are said with `said_with`, or when there is no translation."""
 
@@ -174,7 +190,10 @@ class TranslatedLine(Noun):
     text: str
     said_with: str | None = None
     flags: tuple[str, ...] = ()
-    attempts: int = 1
+    attempts: int = 1  # requests in which a model was asked for it
+    rung: str = ""  # of the recovery ladder that gave it (`dubbing.translating.RUNGS`)
+    model: str = ""  # that gave it
+    variants: tuple[str, ...] = ()  # other wordings, the shortest first
     voice: str | None = None  # a person's choice for this line; None: the run's voice
     say: dict[str, str] = {}  # how words are pronounced, respelt: what the voice is given instead of the word
     edited: bool = False  # a person has changed it: its words stand, whatever they cost in time
@@ -228,6 +247,9 @@ class PlacedLine(Noun):
     flags: tuple[str, ...] = ()
     say: dict[str, str] = {}
     edited: bool = False
+    attempts: int = 1  # as of the translated line, likewise `rung` and `model`
+    rung: str = ""
+    model: str = ""
 
     @property
     def drift(self) -> float:

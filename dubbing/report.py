@@ -345,6 +345,15 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
+_RUNG_NAMES = {
+    "window": "the first answer stayed",
+    "again": "told what was wrong",
+    "split": "in a smaller piece",
+    "line": "alone",
+    "fallback": "by the other model",
+}
+
+
 def _voice(line: Mapping[str, Any]) -> str:
     origin = f", cloned from {line['cloned_from']}" if line.get("cloned_from") else ""
     return f"{line['voice']}{origin} ({line['engine']})"
@@ -356,6 +365,9 @@ def _figures(line: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterable[Fig
     errors = checks.get("word_error_rate")
     if errors is not None:
         yield Figure("word errors", f"{errors:.0%}".replace("%", " %"), errors > DOUBTFUL_ERROR_RATE)
+    translated = line.get("translated") or {}
+    if translated.get("attempts", 1) > 1:
+        yield Figure("translated", f"attempt {translated['attempts']}, {_RUNG_NAMES.get(translated['rung'], 'no answer was right')}", False)
     if line["overflow"] > 0:
         yield Figure("runs over", f"{line['overflow']:.2f} s", True)
 

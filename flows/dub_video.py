@@ -28,9 +28,23 @@ from blocks.translation import TRANSLATORS, Translator
 from dubbing import media, mixing, placement, sources
 from dubbing.documents import spoken_by
 from dubbing.edits import Revision
-from dubbing.errors import BadSetting, BlobDamaged, UnsupportedLanguage
+from dubbing.errors import BadInput, BadSetting, BlobDamaged, UnsupportedLanguage
 from dubbing.languages import base_language, is_tag, name_of
-from dubbing.lesson import Artifact, Cast, Clips, Recording, Source, Speakers, Stems, Timeline, Transcript, Translation
+from dubbing.lesson import (
+    Artifact,
+    Cast,
+    Clips,
+    Recording,
+    Source,
+    Speakers,
+    Stems,
+    Term,
+    Termbase,
+    Timeline,
+    Transcript,
+    Translation,
+)
+from dubbing.terms import from_table, with_given
 from tasks.deliver import Made, deliver, delivered
 from tasks.extract_audio import extract_audio
 from tasks.fit import fit
@@ -49,6 +63,7 @@ from tasks.speakers import are_told_apart, cast, speakers
 from tasks.stage import Known, Pending, tell_waiting
 from tasks.subtitles import subtitles
 from tasks.synthesize import Speaking
+from tasks.terms import terms
 from tasks.transcribe import transcribe
 from tasks.translate import translate
 
@@ -77,6 +92,7 @@ class Wishes(NamedTuple):
     loudness: float | Literal["source"]
     ducking: float
     seed: int
+    terms: tuple[Term, ...] = ()
 
 
 @flow(name="dub-video")
@@ -86,7 +102,8 @@ def dub_video(
     source_language: Annotated[str | None, Field(description="BCP 47 tag; detected when empty.")] = None,
     voice: Annotated[str | None, Field(description="Name of a voice; chosen by the lecturer's pitch when empty.")] = None,
     translator: Annotated[
-        Literal["llama", "whisper"], Field(description="llama: a small language model. whisper: no further weights, into English only.")
+        Literal["llama", "ollama", "openai", "whisper"],
+        Field(description="llama: a small model. ollama, openai: a model on a server. whisper: no further weights, into English only."),
     ] = "llama",
     captions: Annotated[
         Literal["sentences", "words"], Field(description="English captions of whole sentences, or of the words as they are said.")
@@ -96,6 +113,9 @@ def dub_video(
     ] = mixing.TARGET_LOUDNESS,
     ducking: Annotated[float, Field(ge=0, le=60, description="dB the background goes down under speech.")] = mixing.DUCKING,
     seed: Annotated[int, Field(ge=0, description="For engines that read differently each time.")] = 0,
+    terms: Annotated[
+        str | None, Field(description="CSV file of terms (source, translation, note) for the translator; a course shares one.")
+    ] = None,
     output: Annotated[str | None, Field(description="Folder for the result; beside the lesson when empty.")] = None,
     store: Annotated[
         str | None,
@@ -107,7 +127,7 @@ def dub_video(
     """Dub one lesson and write its folder. Returns where it is, what is in it, and what each stage did."""
     started = time.monotonic()
     engines = engines_for(translator)
-    wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed)
+    wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed, given_terms(terms))
     check(engines, wishes)
     results = open_store(store)
     results.while_waiting(tell_waiting)
@@ -166,7 +186,17 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
     listening = _speakers(store, engines.speech, stems, transcript)
 
     heard = sound if engines.translator.listens else None
-    translation = translate(store, transcript=transcript, sound=heard, translator=engines.translator, target=target)
+    termbase = _terms(store, engines.translator, transcript, wishes)
+    translation = translate(
+        store,
+        transcript=transcript,
+        sound=heard,
+        translator=engines.translator,
+        target=target,
+        termbase=termbase,
+        pace=engines.speech.pace(target, wishes.voice or engines.speech.voices(target)[0]),
+        duration=lesson.duration,
+    )
     people = listening.result() if listening else None
     voice = _voice(wishes, engines.speech, stems, transcript, people)
     for tightening in range(SHORTER_AT_MOST + 1):
@@ -175,7 +205,9 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         budgets = _budgets(transcript, translation, clips, lesson.duration)
         if not is_known(budgets) or not budgets or not engines.translator.shortens or tightening == SHORTER_AT_MOST:
             break
-        shorter = shorten(store, transcript=transcript, translation=translation, translator=engines.translator, budgets=budgets)
+        shorter = shorten(
+            store, transcript=transcript, translation=translation, translator=engines.translator, termbase=termbase, budgets=budgets
+        )
         if is_known(shorter) and shorter == translation:
             break
         translation = shorter
@@ -186,7 +218,13 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         transcript, translation = revision.transcript, revision.translation
         if revision.to_translate:
             again = retranslate(
-                store, transcript=transcript, sound=heard, translator=engines.translator, target=target, lines=revision.to_translate
+                store,
+                transcript=transcript,
+                sound=heard,
+                translator=engines.translator,
+                target=target,
+                termbase=termbase,
+                lines=revision.to_translate,
             )
             translation = _completed(revision, again)
         voice = _voice(wishes, engines.speech, stems, transcript, people)
@@ -212,7 +250,18 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         "translation": engines.translator.engine_name,
         "speech": _spoken_by(timeline),
     }
-    return Made(lesson, timeline, written, rendered, inspection, made_by, revision)
+    return Made(lesson, timeline, written, rendered, inspection, made_by, revision, termbase)
+
+
+def _terms(store: Store, translator: Translator, transcript: Transcript, wishes: Wishes) -> Termbase:
+    """The lesson's terms: those that were given, and those that a translator finds that reads ahead."""
+    read = terms(store, transcript=transcript, translator=translator, target=wishes.target_language) if translator.reads else Termbase()
+    return _with_given(read, wishes.terms)
+
+
+@passes_unknown
+def _with_given(read: Termbase, given: tuple[Term, ...]) -> Termbase:
+    return with_given(read, given)
 
 
 @passes_unknown
@@ -288,6 +337,20 @@ def _budgets(transcript: Transcript, translation: Translation, clips: Clips, dur
     natural = [placement.Natural(line.start, line.end, clip_of[line.id].duration) for line in spoken]
     limits = placement.budgets(natural, [len(clip_of[line.id].text) for line in spoken], duration)
     return {spoken[position].id: limit for position, limit in limits.items()}
+
+
+def given_terms(path: str | None) -> tuple[Term, ...]:
+    """A person's terms.
+
+    Raises:
+        BadInput: there is no such file, or it is no table of terms.
+    """
+    if path is None:
+        return ()
+    try:
+        return from_table(sources.local_path(path).read_bytes(), path)
+    except OSError as error:
+        raise BadInput(f"terms {path}: {error.strerror or error}") from error
 
 
 def find(source: str, scratch: Path, limits: media.Limits) -> Source:

@@ -118,5 +118,8 @@ def _line(utterance: Utterance, translated: TranslatedLine, **placed: Any) -> Pl
         speaker=utterance.speaker,
         say=translated.say,
         edited=translated.edited,
+        attempts=translated.attempts,
+        rung=translated.rung,
+        model=translated.model,
         **placed,
     )

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -37,7 +37,7 @@ HEAVY = [
     "misaki",
 ]
 
-ELSEWHERE = {"chatterbox", "chain"}  # their models are a service's, or other engines'
+ELSEWHERE = {"chatterbox", "chain", "ollama", "openai", "whisperx"}  # their models are a service's, a hub's, or other engines'
 
 engine_that_computes = pytest.mark.parametrize(
     "engine", [engine for engine in ENGINES if engine.engine_name not in ELSEWHERE], ids=lambda engine: engine.__name__
@@ -54,7 +54,15 @@ def other_values(engine: type[Engine], name: str) -> list[Any]:
         inner = [[*default[:at], other, *default[at + 1 :]] for at, part in enumerate(default) for other in variants(part)]
         return [default[::-1], default[:1], *inner]
     if isinstance(default, dict):
-        return [{"some engine": "why"}]
+        return [{"some": f"owner/name@{0:040}"}]
+    if isinstance(default, bool):
+        return [not default]
+    if isinstance(default, tuple):
+        return [(*default, "another")]
+    if default is None:
+        return [WhisperTranslator()] if name == "fallback" else [1]
+    if choices := [value for value in get_args(engine.model_fields[name].annotation) if value != default]:
+        return choices
     if isinstance(default, str):
         return [entry.name for entry in weights.catalogue() if entry.name != default] if name == "model" else [default + "x"]
     return [default + 1]

@@ -24,6 +24,7 @@ STAGE_NAMES = (
     "extract_audio",
     "separate",
     "transcribe",
+    "terms",
     "translate",
     "speakers",
     "synthesize",
