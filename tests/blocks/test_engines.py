@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from blocks import engine as engine_module
 from blocks.engine import Engine
@@ -50,6 +51,16 @@ def other_values(engine: type[Engine], name: str) -> list[Any]:
             if inner not in default.settings_without_effect
             for value in other_values(type(default), inner)
         ]
+    if default is None or isinstance(default, SecretStr):
+        return [SecretStr("x")] if "token" in name else [1]
+    if isinstance(default, bool):
+        return [not default]
+    if isinstance(default, tuple):
+        return [(*default, "x")]
+    if isinstance(default, dict):
+        return [default | {"ru": f"owner/name@{'0' * 40}"}]
+    if name == "diariser":
+        return []  # counts where speakers are told apart
     if isinstance(default, str):
         return [entry.name for entry in weights.catalogue() if entry.name != default] if name == "model" else [default + "x"]
     return [default + 1]
