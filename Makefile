@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-s3 test lint format lock clean
+.PHONY: help setup demo demo-s3 test test-engines lint format lock clean
 
 BIN := .venv/bin
 PYTHON_CODE := dubbing blocks tasks flows tests samples scripts
@@ -13,7 +13,7 @@ UV_VERSION := 0.13.8
 unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: system packages, and the locked Python packages into .venv
 	@scripts/setup.sh
@@ -27,6 +27,10 @@ demo-s3: setup ## the same with results in a bucket (a SeaweedFS server here), t
 test: setup ## run the tests (TEST_OPTIONS="-k name" runs some)
 	@$(BIN)/python -m pytest $(TEST_OPTIONS) || { [ $$? = 1 ] && [ -n "$(TESTS_AGAIN)" ] && \
 		env -u TESTS_UNTIL $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none; }
+
+test-engines: ## run WhisperX's and Demucs' own code on the CPU, with tiny checkpoints, in an environment of its own (2.5 GB)
+	@scripts/engines.sh
+	@HF_HUB_OFFLINE=1 .venv-engines/bin/python -m pytest tests/engines --durations=10 $(ENGINES_OPTIONS)
 
 lint: setup ## check style, types and the direction of imports
 	@$(BIN)/ruff check $(PYTHON_CODE)
@@ -43,6 +47,9 @@ lock: setup ## write requirements.lock anew from pyproject.toml; what is locked 
 	@.lock-tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@.lock-tools/bin/uv pip compile --quiet pyproject.toml --group dev --extra s3 --extra ollama --extra openai --python-version 3.11 --python-platform linux --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --output-file requirements.lock $(LOCK_OPTIONS)
+	@.lock-tools/bin/uv pip compile --quiet pyproject.toml --extra whisperx --extra demucs --group engines --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command "make lock" --output-file tests/engines/requirements.lock $(LOCK_OPTIONS)
 	@rm -r .lock-tools
 
 clean: ## remove the demos' results

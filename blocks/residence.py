@@ -78,7 +78,7 @@ class Residence:
                 model.timer.cancel()
                 model.timer = None
             if id(owner) not in model.owners:
-                weakref.finalize(owner, self._disown, id(owner))
+                weakref.finalize(owner, self._disown, id(owner)).atexit = False
             model.owners[id(owner)] = keep_for
         try:
             with model.loading:

@@ -48,8 +48,8 @@ def _processor_quotas(root: Path) -> Iterator[tuple[int, int]]:
     groups = _groups(root)
     for folder in _upwards(root / "sys/fs/cgroup", groups.unified):
         with suppress(OSError, ValueError):  # "max" is no number: no limit
-            quota, period = (folder / "cpu.max").read_text().split()
-            yield int(quota), int(period)
+            quota, period = map(int, (folder / "cpu.max").read_text().split())
+            yield quota, period
     for controller in ("cpu", "cpu,cpuacct"):
         for folder in _upwards(root / "sys/fs/cgroup" / controller, groups.cpu):
             with suppress(OSError, ValueError):

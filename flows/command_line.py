@@ -155,11 +155,18 @@ def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--from", dest="source_language", metavar="LANGUAGE", help="language of the lesson (default: detected)")
     verb.add_argument("--voice", help="voice to speak with (default: one of the lecturer's register); `coursedub voices` lists them")
     verb.add_argument(
-        "--translator",
-        choices=["llama", "ollama", "openai", "whisper"],
-        help="llama: a small language model, 1.1 GB (default); ollama: a model on an Ollama server; openai: one on any server that speaks "
-        "OpenAI's protocol; whisper: into English only, no further weights, rougher",
+        "--profile", metavar="NAME", help="engines: cpu, gpu, or a block saved in Prefect (default: COURSEDUB_PROFILE, else cpu)"
     )
+    instead = verb.add_argument_group("engines in place of the profile's; each may be a block saved in Prefect, as slug/name")
+    instead.add_argument("--separator", metavar="ENGINE", help="spleeter (cpu) or demucs (gpu)")
+    instead.add_argument("--recogniser", metavar="ENGINE", help="faster-whisper (cpu) or whisperx (gpu)")
+    instead.add_argument(
+        "--translator",
+        metavar="ENGINE",
+        help="llama: a small language model, 1.1 GB (cpu); ollama: a model on an Ollama server (gpu); openai: one on any server that "
+        "speaks OpenAI's protocol; whisper: into English only, no further weights, rougher",
+    )
+    instead.add_argument("--speech", metavar="ENGINE", help="kokoro (cpu), chatterbox, or chain: Chatterbox, then Kokoro (gpu)")
     verb.add_argument("--terms", metavar="FILE", help="CSV file of terms: source,translation,note; they win over what the translator finds")
     verb.add_argument("--captions", choices=["sentences", "words"], help="English captions by sentence (default) or by word")
     verb.add_argument("--loudness", type=loudness, metavar="LUFS", help="loudness of the new track, or 'source' (default: -16)")
@@ -174,7 +181,22 @@ def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
 
 _STORE_HELP = "where results are kept: a folder, s3://bucket/prefix, or a saved block (default: COURSEDUB_STORE, else in the user's cache)"
 _LESSON_OPTIONS = (
-    *("source", "target_language", "source_language", "voice", "translator", "captions", "loudness", "ducking", "seed", "terms"),
+    *(
+        "source",
+        "target_language",
+        "source_language",
+        "voice",
+        "profile",
+        "separator",
+        "recogniser",
+        "translator",
+        "speech",
+        "captions",
+        "loudness",
+        "ducking",
+        "seed",
+        "terms",
+    ),
     *("output", "store", "max_megabytes", "max_hours"),
 )
 
@@ -346,12 +368,15 @@ def _copy(options: argparse.Namespace) -> int:
 
 
 def _voices(options: argparse.Namespace) -> int:
-    from blocks.speech import SPEECH_ENGINES
+    from blocks.speech import SPEECH_ENGINES, SpeechChain
 
-    for name, engine in SPEECH_ENGINES.items():
-        engine().check(options.language, None)
-        for voice in engine().voices(options.language):
-            print(f"{name}\t{voice}")
+    engines = [engine() for name, engine in SPEECH_ENGINES.items() if name != SpeechChain.engine_name]
+    speaking = [engine for engine in engines if engine.voices(options.language)]
+    if not speaking:
+        SpeechChain().check(options.language, None)
+    for engine in speaking:
+        for voice in engine.voices(options.language):
+            print(f"{engine.engine_name}\t{voice}")
     return 0
 
 

@@ -39,7 +39,9 @@ STAGE_NAMES = (
 # What shapes no result: where things are kept, how they are keyed, watched and fetched, what messages say.
 NOT_CODE_OF_A_STAGE = {
     "blocks.engine",
+    "blocks.residence",
     "blocks.store",
+    "dubbing.devices",
     "dubbing.errors",
     "dubbing.keys",
     "dubbing.processors",
