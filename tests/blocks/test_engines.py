@@ -17,7 +17,7 @@ from blocks.engine import Engine
 from blocks.separation import SEPARATORS, Separator
 from blocks.speech import SPEECH_ENGINES, SpeechEngine
 from blocks.transcription import RECOGNISERS, FasterWhisper, Recogniser
-from blocks.translation import TRANSLATORS, Translator, WhisperTranslator
+from blocks.translation import TRANSLATORS, LlamaTranslator, Translator, WhisperTranslator
 from dubbing import weights
 from dubbing.keys import digest
 
@@ -55,7 +55,7 @@ def other_values(engine: type[Engine], name: str) -> list[Any]:
             for value in other_values(type(default), inner)
         ]
     if default is None or isinstance(default, bool):
-        return [WhisperTranslator()] if name == "fallback" else [not default]
+        return [LlamaTranslator()] if name == "fallback" else [not default]
     if isinstance(default, str):
         return [entry.name for entry in weights.catalogue() if entry.name != default] if name == "model" else [default + "x"]
     return [default + 1]
