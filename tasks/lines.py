@@ -46,9 +46,8 @@ def line_by_line(
         compute_all: in place of `compute`, for results that are made several at a time: takes all items that are to be made, by address,
             and gives results by address, as many as there are at a time.
     """
-    plan, history = plan_in_hand(), history_in_hand()
-    lesson = plan.lesson if plan else history.lesson.sha256 if history else ""
-    pack_name = f"packs/{lesson or 'none'}/{name}/v{version}/{digest('group', common)}"
+    plan = plan_in_hand()
+    pack_name = pack_of(name, version, common)
     shared = digest("common", common)
 
     def address_of(shaping: Mapping[str, Any]) -> str:
@@ -56,7 +55,7 @@ def line_by_line(
 
     addresses = [address_of(own(item)) for item in items]
     second = {address: address_of(also(item)) for address, item in zip(addresses, items, strict=True)} if also else {}
-    pack = _Pack(store, pack_name)
+    pack = Pack(store, pack_name)
     if plan:
         _plan_lines(plan, store, items, ids_of, own, addresses, second, pack)
         raise LinesPlanned
@@ -65,7 +64,7 @@ def line_by_line(
     made: dict[str, Any] = {address: record for address in addresses if (record := pack.record(address)) is not None}
     if len(made) < len(set(addresses)):
         with store.claimed(pack_name, lambda: tell(Event(name, "waiting"))):
-            pack = _Pack(store, pack_name)  # whoever held the claim has written it anew
+            pack = Pack(store, pack_name)  # whoever held the claim has written it anew
             made |= _found(store, addresses, second, made, pack)
             # The same line twice in a lesson is made once.
             missing = {address: item for address, item in zip(addresses, items, strict=True) if address not in made}
@@ -96,7 +95,7 @@ def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result] | Non
         yield {address: compute(item)}
 
 
-def _found(store: Store, addresses: Sequence[str], second: Mapping[str, str], made: Mapping[str, Any], pack: _Pack) -> dict[str, Any]:
+def _found(store: Store, addresses: Sequence[str], second: Mapping[str, str], made: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
     """Records that are in the pack or, one by one, in the store, under an item's own address or its second one."""
     wanted = [address for address in dict.fromkeys(addresses) if address not in made]
     found = {address: record for address in wanted if (record := pack.record(address)) is not None}
@@ -107,7 +106,14 @@ def _found(store: Store, addresses: Sequence[str], second: Mapping[str, str], ma
     return found
 
 
-class _Pack:
+def pack_of(name: str, version: int, common: Mapping[str, Any]) -> str:
+    """The name of the pack of a lesson's stage; `common` is what the lesson's own changes leave as it is."""
+    plan, history = plan_in_hand(), history_in_hand()
+    lesson = plan.lesson if plan else history.lesson.sha256 if history else ""
+    return f"packs/{lesson or 'none'}/{name}/v{version}/{digest('group', common)}"
+
+
+class Pack:
     """The line records that a lesson's stage used last, with what shaped each; the newest come last."""
 
     def __init__(self, store: Store, name: str) -> None:
@@ -147,7 +153,7 @@ def _plan_lines(
     own: Callable[[Item], Mapping[str, Any]],
     addresses: Sequence[str],
     second: Mapping[str, str],
-    pack: _Pack,
+    pack: Pack,
 ) -> None:
     """Tell a plan which lines are cached, and why the others aren't."""
     found = _found(store, addresses, second, {}, pack)
