@@ -18,7 +18,7 @@ from blocks.engine import Engine
 from blocks.separation import SEPARATORS, Separator
 from blocks.speech import SPEECH_ENGINES, SpeechEngine
 from blocks.transcription import RECOGNISERS, FasterWhisper, Recogniser
-from blocks.translation import TRANSLATORS, Translator, WhisperTranslator
+from blocks.translation import TRANSLATORS, LlamaTranslator, Translator, WhisperTranslator
 from dubbing import weights
 from dubbing.keys import digest
 
@@ -63,7 +63,7 @@ def other_values(engine: type[Engine], name: str) -> list[Any]:
     if default is None or isinstance(default, SecretStr):
         if "token" in name or "key" in name:
             return [SecretStr("x")]
-        return [WhisperTranslator()] if name == "fallback" else [1]
+        return [LlamaTranslator()] if name == "fallback" else [1]
     if choices := [value for value in get_args(engine.model_fields[name].annotation) if value != default]:
         return choices
     if isinstance(default, str):
