@@ -1,72 +1,25 @@
-"""Voices: text in, sound out."""
+"""Voices: the engines that speak. What they have in common, and how to add one, is in `blocks.speech_engine`."""
 
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from blocks.engine import Engine
+from blocks.chatterbox import Chatterbox
+from blocks.engine import LocalEngine
+from blocks.speech_chain import SpeechChain
+from blocks.speech_engine import LOW_VOICE, Speech, SpeechEngine
 from dubbing import weights
-from dubbing.errors import BadSetting, EngineRefused, UnsupportedLanguage
+from dubbing.errors import EngineRefused
 from dubbing.languages import base_language, name_of
 from dubbing.processors import usable_processors
 
-LOW_VOICE = 165.0  # Hz: median pitch between men's (85-155) and women's (165-255) speaking voices; Titze, Principles of Voice Production
-
-
-class Speech(NamedTuple):
-    samples: np.ndarray  # mono, float32
-    sample_rate: int
-
-
-class SpeechEngine(Engine):
-    """Base of the family.
-
-    To add an engine: fill `voices`, implement `synthesize`, and enter the class in `SPEECH_ENGINES`. The first voice of a language is its
-    default. Synthesis must be repeatable: the same text, voice and seed give the same samples.
-    """
-
-    seeded: ClassVar[bool] = False  # whether another seed gives another reading
-
-    @abstractmethod
-    def voices(self, language: str) -> list[str]:
-        """Voices that speak the language, best first; empty when none does."""
-
-    @abstractmethod
-    def languages(self) -> list[str]:
-        """Tags of the languages that it speaks."""
-
-    @abstractmethod
-    def synthesize(self, text: str, language: str, voice: str, seed: int) -> Speech:
-        """Speak one line.
-
-        Raises:
-            EngineRefused: it can't speak this text.
-        """
-
-    def default_voice(self, language: str, pitch: float | None) -> str:
-        """The voice for a lecturer of this median pitch (Hz; None when unknown)."""
-        return self.voices(language)[0]
-
-    def check(self, language: str, voice: str | None) -> None:
-        """Refuse what it can't speak, before any work.
-
-        Raises:
-            UnsupportedLanguage, BadSetting
-        """
-        known = self.voices(language)
-        if not known:
-            raise UnsupportedLanguage(
-                f"target language {language} ({name_of(language)}): {self.engine_name} doesn't speak it; "
-                f"it speaks {', '.join(self.languages())}"
-            )
-        if voice is not None and voice not in known:
-            raise BadSetting(f"voice {voice}: {self.engine_name} has no such voice for {language}; it has {', '.join(known)}")
+__all__ = ["KOKORO_VOICES", "LOW_VOICE", "SPEECH_ENGINES", "Chatterbox", "Kokoro", "Speech", "SpeechChain", "SpeechEngine"]
 
 
 class _KokoroLanguage(NamedTuple):
@@ -75,7 +28,7 @@ class _KokoroLanguage(NamedTuple):
     best: tuple[str, ...]  # female, male: graded best in the model's own list of voices
 
 
-class Kokoro(SpeechEngine):
+class Kokoro(SpeechEngine, LocalEngine):
     """Kokoro-82M on ONNX Runtime: 54 voices in eight languages. It does not clone."""
 
     _block_type_name = "Coursedub Kokoro"
@@ -85,7 +38,7 @@ class Kokoro(SpeechEngine):
         *("kokoro-onnx", "onnxruntime", "espeakng-loader", "phonemizer"),
         *("misaki", "pyopenjtalk-plus", "jieba", "pypinyin", "cn2an"),  # these read Japanese and Chinese
     )
-    settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
+    settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads", "keep_loaded_for"})
 
     _LANGUAGES: ClassVar[Mapping[str, _KokoroLanguage]] = {
         "en": _KokoroLanguage("a", "en-us", ("af_heart", "am_michael")),
@@ -104,14 +57,13 @@ class Kokoro(SpeechEngine):
     speed: float = Field(default=1.0, ge=0.5, le=2.0, description="Of the voice itself; fitting to the picture comes on top.")
     threads: int = Field(default=0, ge=0, description="0: all processors this process may use.")
 
-    _model: Any = PrivateAttr(default=None)
     _readers: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def weights_names(self) -> tuple[str, ...]:
         return ("kokoro-82m-int8", "kokoro-voices")
 
     def close(self) -> None:
-        self._model = None
+        super().close()
         self._readers.clear()
 
     def languages(self) -> list[str]:
@@ -130,17 +82,18 @@ class Kokoro(SpeechEngine):
         others = [name for name in KOKORO_VOICES if name[0] in prefixes and name not in spoken.best]
         return [*spoken.best, *others]
 
-    def default_voice(self, language: str, pitch: float | None) -> str:
-        spoken = self._language(language)
-        assert spoken is not None
-        return spoken.best[-1] if pitch is not None and pitch < LOW_VOICE else spoken.best[0]
+    def suited(self, language: str, pitch: float | None) -> list[str]:
+        voices = self.voices(language)
+        if pitch is None:
+            return voices
+        register = "m" if pitch < LOW_VOICE else "f"  # the second letter of a voice's name
+        return sorted(voices, key=lambda name: name[1] != register)  # a stable order: the best of the register stays first
 
     def synthesize(self, text: str, language: str, voice: str, seed: int) -> Speech:
         spoken = self._language(language)
         assert spoken is not None
         if not any(c.isalnum() for c in text):
             raise EngineRefused(f"kokoro: nothing to say in {text!r}")
-        model = self._loaded()
         if spoken.phonemes == "misaki":
             text, phonemes = self._read(text, base_language(language)), True
         else:
@@ -148,25 +101,31 @@ class Kokoro(SpeechEngine):
         # An English voice keeps its own accent whatever the tag says.
         accent = {"a": "en-us", "b": "en-gb"}.get(voice[0], spoken.phonemes if not phonemes else "en-us")
         try:
-            samples, sample_rate = model.create(text, voice=voice, speed=self.speed, lang=accent, is_phonemes=phonemes, trim=True)
+            with self._model() as model:
+                samples, sample_rate = model.create(text, voice=voice, speed=self.speed, lang=accent, is_phonemes=phonemes, trim=True)
         except ValueError as error:  # letters of a script that has no sounds in this language
             raise EngineRefused(f"kokoro can't say {text!r} in {name_of(language)}: {error}") from error
         return Speech(np.asarray(samples, dtype=np.float32).reshape(-1), int(sample_rate))
 
-    def _loaded(self) -> Any:
-        if self._model is None:
-            import kokoro_onnx
-            import onnxruntime
+    def pace(self, language: str, voice: str) -> float:
+        return super().pace(language, voice) * self.speed
 
-            logging.getLogger("phonemizer").setLevel(logging.ERROR)  # it warns of every clitic that is said with its neighbour
+    def _model(self) -> AbstractContextManager[Any]:
+        size = sum(weights.find(name).size for name in self.weights_names())
+        return self.loaded(self._load, of=("threads",), device="cpu", size=size)
 
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self.threads or usable_processors()
-            options.inter_op_num_threads = 1
-            [file] = weights.folder_of("kokoro-82m-int8").glob("*.onnx")
-            session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            self._model = kokoro_onnx.Kokoro.from_session(session, str(weights.folder_of("kokoro-voices") / "voices.npz"))
-        return self._model
+    def _load(self) -> Any:
+        import kokoro_onnx
+        import onnxruntime
+
+        logging.getLogger("phonemizer").setLevel(logging.ERROR)  # it warns of every clitic that is said with its neighbour
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads or usable_processors()
+        options.inter_op_num_threads = 1
+        [file] = weights.folder_of("kokoro-82m-int8").glob("*.onnx")
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return kokoro_onnx.Kokoro.from_session(session, str(weights.folder_of("kokoro-voices") / "voices.npz"))
 
     def _read(self, text: str, language: str) -> str:
         """Phonemes of Japanese or Chinese."""
@@ -241,4 +200,4 @@ KOKORO_VOICES = tuple(
     ]
 )
 
-SPEECH_ENGINES: dict[str, type[SpeechEngine]] = {Kokoro.engine_name: Kokoro}
+SPEECH_ENGINES: dict[str, type[SpeechEngine]] = {engine.engine_name: engine for engine in (Kokoro, Chatterbox, SpeechChain)}

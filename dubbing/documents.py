@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from dubbing.subtitles import clean
 
 EDITABLE = ("source_text", "translation", "voice", "say")  # fields of a line that a reviewer may change
 
+_SPANS = 3  # parts of the lesson that are named as a voice's origin
 _SHOWN = ("source_text", "translation")  # fields that are captions too
 _DIGEST = 6  # hex digits of a checksum's parts: enough to tell a change, which nobody makes in order to hide it
 _PARTS = len(EDITABLE) + len(_SHOWN)
@@ -127,6 +129,8 @@ def _line(line: PlacedLine, check: LineChecks | None) -> dict[str, Any]:
         "overflow": line.overflow,
         "engine": line.engine,
         "voice": line.voice,
+        "cloned_from": None if line.cloned_from is None else _span(*line.cloned_from),
+        "instead_of": line.instead_of,
         "said_with": line.said_with,
         "checks": None
         if check is None or line.clip is None
@@ -139,8 +143,36 @@ def _line(line: PlacedLine, check: LineChecks | None) -> dict[str, Any]:
         "flags": [*line.flags, *(check.flags if check else ())],
         "say": dict(line.say),
         "edited": line.edited,
+        "translated": {"attempts": line.attempts, "rung": line.rung, "model": line.model},
     }
     return entry | {"checksum": line_checksum(entry)}
+
+
+def spoken_by(timeline: Timeline) -> str:
+    """Who speaks, in words: engines with their voices, the most used first, and why an engine that should have spoken did not."""
+    spoken = [line for line in timeline.lines if line.clip]
+    words = []
+    for name, _ in Counter(f"{line.engine}, voice {line.voice}" for line in spoken).most_common():
+        origins = dict.fromkeys(
+            _span(*line.cloned_from) for line in spoken if line.cloned_from and name == f"{line.engine}, voice {line.voice}"
+        )
+        more = f" and {len(origins) - _SPANS} more" if len(origins) > _SPANS else ""
+        words.append(f"{name}, cloned from {', '.join([*origins][:_SPANS])}{more}" if origins else name)
+    reasons = dict.fromkeys(line.instead_of for line in spoken if line.instead_of)
+    return "; ".join(words) + "".join(f" ({reason})" for reason in reasons)
+
+
+def _span(start: float, end: float) -> str:
+    """
+    >>> _span(12.2, 3723.9)
+    '0:12-1:02:04'
+    """
+
+    def clock(seconds: float) -> str:
+        minutes, second = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{second:02}" if minutes >= 60 else f"{minutes}:{second:02}"
+
+    return f"{clock(start)}-{clock(end)}"
 
 
 def lines_table(document: dict[str, Any]) -> pandas.DataFrame:
@@ -150,7 +182,7 @@ def lines_table(document: dict[str, Any]) -> pandas.DataFrame:
     # Pronunciations would be a column a word, checksums are for machines.
     lines = [{field: value for field, value in line.items() if field not in ("say", "checksum")} for line in document["lines"]]
     table = pandas.json_normalize(lines)
-    table.columns = [column.removeprefix("checks.") for column in table.columns]
+    table.columns = [column.removeprefix("checks.").replace("translated.", "translation_") for column in table.columns]
     table = table.drop(columns="checks", errors="ignore")
     table["flags"] = table["flags"].map("; ".join)
     return table
@@ -174,7 +206,18 @@ def report_document(
         "file": inspection.file.model_dump(mode="json"),
         "lines": len(lines),
         "lines_flagged": sum(bool(line["flags"]) for line in lines),
+        "translation": _translation_summary(timeline),
         "notes": list(rendered.notes),
+    }
+
+
+def _translation_summary(timeline: Timeline) -> dict[str, Any]:
+    """How the lines were come by: how many from each rung of the recovery ladder and from each model, in how many requests."""
+    translated = [line for line in timeline.lines if line.model]
+    return {
+        "attempts": sum(line.attempts for line in translated),
+        "rungs": dict(Counter(line.rung for line in translated if line.rung)),
+        "models": dict(Counter(line.model for line in translated)),
     }
 
 

@@ -109,6 +109,16 @@ class StoreFailed(PassingFault):
     exit_code = 33
 
 
+class ServiceDown(PassingFault):
+    """A service that an engine asks can't be used now: nobody answers, or what answers can't serve. It was waited for already."""
+
+    exit_code = 34
+
+    def __init__(self, service: str, why: str) -> None:
+        self.service = service  # the engine's name
+        super().__init__(f"{service}: {why}")
+
+
 class EngineRefused(CoursedubError):
     """An engine can't do what it was asked; another one may."""
 

@@ -125,6 +125,64 @@ class Transcript(Noun):
     engine: str
 
 
+class Reference(Noun):
+    """Some seconds of the lesson that a voice is cloned from: mono WAV."""
+
+    media: Artifact
+    start: float  # seconds into the lesson
+    end: float
+    language: str  # that is spoken in it
+
+
+class Speaker(Noun):
+    """Somebody who speaks in the lesson."""
+
+    name: str  # as the lines have it; "" where nobody told speakers apart
+    seconds: float  # of the lesson that the speaker's lines take
+    pitch: float | None  # Hz, median; None when it can't be told
+    reference: Reference | None  # None: not asked for, or nothing that will do
+
+
+class Speakers(Noun):
+    speakers: tuple[Speaker, ...]  # who speaks most comes first
+    lines: dict[str, Reference]  # of lines that can be cloned from their own sound, by line id; empty when not asked for
+
+
+class Voice(Noun):
+    """A voice of an engine; with a reference it is cloned from that."""
+
+    name: str
+    reference: Reference | None = None
+
+
+class Cast(Noun):
+    """Who says what, and with which voices. Lines of no known speaker are those of the speaker ""."""
+
+    speaker_of: dict[str, str]  # by line id
+    voices: dict[str, dict[str, Voice]]  # by engine, then by speaker
+    lines: dict[str, dict[str, Voice]]  # by engine, then by line id: voices for single lines
+
+    def voice(self, engine: str, line: str) -> Voice:
+        own = self.lines.get(engine, {}).get(line)
+        return own or self.voices[engine][self.speaker_of.get(line, "")]
+
+
+class Term(Noun):
+    """A word or phrase of a lesson that is to be translated in one way."""
+
+    source: str
+    translation: str
+    note: str = ""
+    certain: bool = False  # a person says so
+
+
+class Termbase(Noun):
+    """What reading a whole lesson first has told: what it is about, and its terms."""
+
+    summary: str = ""
+    terms: tuple[Term, ...] = ()
+
+
 class TranslatedLine(Noun):
     """One utterance in the target language. `text` is empty when the words are said with `said_with`, or when there is no translation."""
 
@@ -132,7 +190,10 @@ class TranslatedLine(Noun):
     text: str
     said_with: str | None = None
     flags: tuple[str, ...] = ()
-    attempts: int = 1
+    attempts: int = 1  # requests in which a model was asked for it
+    rung: str = ""  # of the recovery ladder that gave it (`dubbing.translating.RUNGS`)
+    model: str = ""  # that gave it
+    variants: tuple[str, ...] = ()  # other wordings, the shortest first
     voice: str | None = None  # a person's choice for this line; None: the run's voice
     say: dict[str, str] = {}  # how words are pronounced, respelt: what the voice is given instead of the word
     edited: bool = False  # a person has changed it: its words stand, whatever they cost in time
@@ -155,6 +216,8 @@ class Clip(Noun):
     voice: str
     seed: int | None
     flags: tuple[str, ...] = ()
+    cloned_from: tuple[float, float] | None = None  # seconds of the lesson, when the voice is a clone
+    instead_of: str | None = None  # why the engine before this one in a chain did not speak it
 
 
 class Clips(Noun):
@@ -178,10 +241,15 @@ class PlacedLine(Noun):
     voice: str
     speaker: str | None
     clip: Artifact | None  # None: nothing is said
+    cloned_from: tuple[float, float] | None = None
+    instead_of: str | None = None
     said_with: str | None = None  # the line whose words say this one too
     flags: tuple[str, ...] = ()
     say: dict[str, str] = {}
     edited: bool = False
+    attempts: int = 1  # as of the translated line, likewise `rung` and `model`
+    rung: str = ""
+    model: str = ""
 
     @property
     def drift(self) -> float:

@@ -5,8 +5,8 @@ Streamed in blocks: memory doesn't grow with the lesson's length.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,9 @@ import ffmpeg
 import numpy as np
 import soundfile
 
-from dubbing import media
+from dubbing import encoding, media
 from dubbing.audio import BLOCK_SECONDS, blocks, writer
+from dubbing.encoding import Piece
 from dubbing.loudness import CONTEXT, LoudnessMeter, decibels, limiter_gains, peaks_near, ratio
 from dubbing.media import SAMPLE_RATE
 
@@ -26,9 +27,9 @@ TARGET_LOUDNESS = -16.0  # LUFS: what streaming platforms ask of speech (AES TD1
 LOUDNESS_RANGE = (-36.0, -8.0)  # LUFS that can be asked for: above it nothing but limiting is left, below it nobody listens
 HIGHEST_TRUE_PEAK = -1.0  # dBTP of the delivered file (EBU R128)
 CEILING = -2.0  # dBTP before encoding, which adds to peaks; lowered when the encoded track shows that it added more
-TRACK_KBPS = 192  # of the encoded track in stereo; half for mono
 LARGEST_VOICE_GAIN = 24.0  # dB: more would be lifting noise
-_LOUDNESS_TOLERANCE = 0.15  # LU, against the 0.5 that are promised for the delivered file
+GAIN_STEP = 0.2  # dB
+_LOUDNESS_TOLERANCE = 0.2  # LU, against the 0.5 that are promised for the delivered file
 _PEAK_MARGIN = 0.1  # dB
 _PASSES = 5
 _LARGEST_STEP = 12.0  # dB by which a pass goes over the one before
@@ -45,6 +46,7 @@ class Mixed(NamedTuple):
     gain: float  # dB over everything
     limited: float  # dB, the largest reduction
     loudness: float | None  # LUFS of the encoded track
+    pieces: Mapping[str, Piece]  # that were encoded or found, by digest
 
 
 def voice_loudness(clips: Sequence[Placed]) -> float | None:
@@ -65,6 +67,7 @@ def mix(
     voice_gain: float,
     loudness: float,
     ducking: float = DUCKING,
+    kept: Callable[[str], Path | None] = lambda digest: None,
     progress: Callable[[float], None] | None = None,
 ) -> Mixed:
     """Write the finished track, AAC in MP4.
@@ -73,7 +76,8 @@ def mix(
         background: WAV at 48 kHz, one or two channels; silence follows where it is shorter than `duration`.
         voice_gain: dB on every clip before mixing.
         loudness: LUFS of the result.
-        scratch: a folder for the mix before levelling.
+        scratch: a folder for the mix before levelling, and for pieces of the track.
+        kept: pieces that were encoded before, by digest.
     """
     before = scratch / "before_levelling.wav"
     channels = soundfile.info(background).channels
@@ -85,10 +89,15 @@ def mix(
             if progress:
                 progress(min(1.0, (position + 1) * BLOCK_SECONDS / duration) * 0.4)
     measured = meter.integrated()
-    gain = loudness - measured if measured is not None else 0.0
+    gain = in_steps(loudness - measured) if measured is not None else 0.0
     ceiling, reached, raised = CEILING, None, 0.0
+    encoded: dict[str, Piece] = {}
     for _ in range(_PASSES):
-        limited = _level(before, target, gain, ceiling, progress)
+        with soundfile.SoundFile(before) as source:
+            levelled = _Levelled(source, gain, ceiling, progress)
+            pieces = encoding.encode(levelled.read, source.frames, channels, scratch, kept)
+            encoding.join([piece.path for piece in pieces], source.frames, channels, target)
+        encoded |= {piece.digest: piece for piece in pieces}
         earlier, (peak, reached) = reached, measured_track(target, channels)
         missing = loudness - reached if measured is not None and reached is not None else 0.0
         gained = reached - earlier if reached is not None and earlier is not None else 0.0
@@ -97,11 +106,16 @@ def mix(
         excess = peak - HIGHEST_TRUE_PEAK + _PEAK_MARGIN
         if abs(missing) <= _LOUDNESS_TOLERANCE and excess <= 0:
             break
-        raised = min(missing, _LARGEST_STEP) if abs(missing) > _LOUDNESS_TOLERANCE else 0.0
+        raised = in_steps(min(missing, _LARGEST_STEP)) if abs(missing) > _LOUDNESS_TOLERANCE else 0.0
         gain += raised  # what the limiter took, and what the encoder changed
-        ceiling -= excess + _PEAK_MARGIN if excess > 0 else 0.0  # what the encoder added
+        ceiling -= GAIN_STEP * math.ceil(excess / GAIN_STEP + 1) if excess > 0 else 0.0  # what the encoder added
     before.unlink()
-    return Mixed(gain, limited, reached)
+    return Mixed(gain, levelled.limited, reached, encoded)
+
+
+def in_steps(gain: float) -> float:
+    """Gains in dB are chosen in steps no ear can tell, so that a changed line leaves the rest of the mix as it was, to the last bit."""
+    return round(gain / GAIN_STEP) * GAIN_STEP
 
 
 def ducking_envelope(clips: Sequence[tuple[int, int]], ducking: float) -> tuple[np.ndarray, np.ndarray]:
@@ -160,56 +174,30 @@ def _padded(path: Path, total: int) -> Iterator[np.ndarray]:
         done += length
 
 
-def _level(before: Path, target: Path, gain: float, ceiling: float, progress: Callable[[float], None] | None) -> float:
-    """Apply a gain and the limiter (both dB) and encode. Returns the largest reduction in dB."""
-    lowest = 1.0
-    with soundfile.SoundFile(before) as source, _encoder(target, source.channels) as write:
-        size = BLOCK_SECONDS * SAMPLE_RATE
-        for first in range(0, source.frames, size):
-            begin, end = max(0, first - CONTEXT), min(source.frames, first + size + CONTEXT)
-            source.seek(begin)
-            samples = source.read(end - begin, dtype="float32", always_2d=True) * np.float32(ratio(gain))
-            gains = limiter_gains(samples, ratio(ceiling))
-            inside = slice(first - begin, first - begin + size)
-            if gains is not None:
-                samples *= gains.astype(np.float32)[:, None]
-                lowest = min(lowest, float(gains[inside].min()))
-            write(samples[inside])
-            if progress:
-                progress(0.4 + 0.5 * min(1.0, (first + size) / source.frames))
-    return -decibels(lowest)
+class _Levelled:
+    """The mix with a gain and the limiter applied (dB), read piece by piece."""
 
+    def __init__(self, before: soundfile.SoundFile, gain: float, ceiling: float, progress: Callable[[float], None] | None) -> None:
+        self._before, self._gain, self._ceiling, self._progress = before, np.float32(ratio(gain)), ratio(ceiling), progress
+        self._lowest = 1.0
 
-@contextmanager
-def _encoder(target: Path, channels: int) -> Iterator[Callable[[np.ndarray], None]]:
-    """AAC in MP4, fed block by block: ffmpeg encodes in a process of its own while the next block is mixed.
+    @property
+    def limited(self) -> float:
+        """The largest reduction so far, dB."""
+        return -decibels(self._lowest)
 
-    The coder "fast" takes a third of the default's time. Its stereo tools added peaks of 1.5 dB to the sample, so they are off.
-    """
-    sound = ffmpeg.input("pipe:0", format="f32le", ar=SAMPLE_RATE, ac=channels)
-    encoded = sound.output(
-        media.address(target),
-        format="mp4",
-        acodec="aac",
-        aac_coder="fast",
-        aac_ms=0,
-        aac_is=0,
-        fflags="+bitexact",
-        **{"b:a": f"{TRACK_KBPS * channels // 2}k", "flags:a": "+bitexact"},
-    )
-    process = encoded.global_args("-v", "error", "-nostats").run_async(pipe_stdin=True, pipe_stderr=True, overwrite_output=True)
-    fed = False
-    try:
-        with suppress(BrokenPipeError):  # it gave up, and says why
-            yield lambda samples: process.stdin.write(samples.astype("<f4").tobytes())
-            process.stdin.close()
-            fed = True
-        said = process.stderr.read().decode("utf-8", "replace")
-        media.check_written(target, said, process.wait() or int(not fed))
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    def read(self, first: int, last: int) -> np.ndarray:
+        begin, end = max(0, first - CONTEXT), min(self._before.frames, last + CONTEXT)
+        self._before.seek(begin)
+        samples = self._before.read(end - begin, dtype="float32", always_2d=True) * self._gain
+        gains = limiter_gains(samples, self._ceiling)
+        inside = slice(first - begin, last - begin)
+        if gains is not None:
+            samples *= gains.astype(np.float32)[:, None]
+            self._lowest = min(self._lowest, float(gains[inside].min(initial=1.0)))
+        if self._progress:
+            self._progress(0.4 + 0.5 * last / max(1, self._before.frames))
+        return samples[inside]
 
 
 def measured_track(track: Path, channels: int) -> tuple[float, float | None]:

@@ -316,13 +316,13 @@ def _signed(value: float, digits: int) -> str:
 def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
     numbers = {line["id"]: number for number, line in enumerate(lines, start=1)}
     several_speakers = len({line["speaker"] for line in lines}) > 1
-    voices = Counter((line["engine"], line["voice"]) for line in lines if line["translation"])
+    voices = Counter(_voice(line) for line in lines if line["translation"])
     usual = voices.most_common(1)[0][0] if voices else None
     rows = []
     for number, line in enumerate(lines, start=1):
         checks = line.get("checks") or {}
         spoken = line["end"] > line["start"]
-        unusual = spoken and (line["engine"], line["voice"]) != usual
+        unusual = spoken and _voice(line) != usual
         rows.append(
             Row(
                 number=number,
@@ -336,7 +336,7 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
                 translation=line["translation"],
                 said_with=numbers.get(line["said_with"]),
                 heard=checks.get("heard") or "",
-                voice=f"{line['voice']} ({line['engine']})" if unusual else "",
+                voice=_voice(line) if unusual else "",
                 figures=tuple(_figures(line, checks)) if spoken else (),
                 flags=tuple(line["flags"]),
                 spoken=spoken,
@@ -345,12 +345,29 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
+_RUNG_NAMES = {
+    "window": "the first answer stayed",
+    "again": "told what was wrong",
+    "split": "in a smaller piece",
+    "line": "alone",
+    "fallback": "by the other model",
+}
+
+
+def _voice(line: Mapping[str, Any]) -> str:
+    origin = f", cloned from {line['cloned_from']}" if line.get("cloned_from") else ""
+    return f"{line['voice']}{origin} ({line['engine']})"
+
+
 def _figures(line: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterable[Figure]:
     yield Figure("rate", f"{line['rate']:.2f}×", line["rate"] > ACCEPTABLE_RATE + 1e-9)
     yield Figure("drift", f"{_signed(line['drift'], 2)} s", abs(line["drift"]) > LATE_DRIFT)
     errors = checks.get("word_error_rate")
     if errors is not None:
         yield Figure("word errors", f"{errors:.0%}".replace("%", " %"), errors > DOUBTFUL_ERROR_RATE)
+    translated = line.get("translated") or {}
+    if translated.get("attempts", 1) > 1:
+        yield Figure("translated", f"attempt {translated['attempts']}, {_RUNG_NAMES.get(translated['rung'], 'no answer was right')}", False)
     if line["overflow"] > 0:
         yield Figure("runs over", f"{line['overflow']:.2f} s", True)
 

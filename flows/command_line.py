@@ -156,9 +156,11 @@ def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--voice", help="voice to speak with (default: one of the lecturer's register); `coursedub voices` lists them")
     verb.add_argument(
         "--translator",
-        choices=["llama", "whisper"],
-        help="llama: a small language model, 1.1 GB (default); whisper: into English only, no further weights, rougher",
+        choices=["llama", "ollama", "openai", "whisper"],
+        help="llama: a small language model, 1.1 GB (default); ollama: a model on an Ollama server; openai: one on any server that speaks "
+        "OpenAI's protocol; whisper: into English only, no further weights, rougher",
     )
+    verb.add_argument("--terms", metavar="FILE", help="CSV file of terms: source,translation,note; they win over what the translator finds")
     verb.add_argument("--captions", choices=["sentences", "words"], help="English captions by sentence (default) or by word")
     verb.add_argument("--loudness", type=loudness, metavar="LUFS", help="loudness of the new track, or 'source' (default: -16)")
     verb.add_argument("--ducking", type=float, metavar="DB", help="how far the background goes down under speech (default: 6)")
@@ -172,7 +174,7 @@ def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
 
 _STORE_HELP = "where results are kept: a folder, s3://bucket/prefix, or a saved block (default: COURSEDUB_STORE, else in the user's cache)"
 _LESSON_OPTIONS = (
-    *("source", "target_language", "source_language", "voice", "translator", "captions", "loudness", "ducking", "seed"),
+    *("source", "target_language", "source_language", "voice", "translator", "captions", "loudness", "ducking", "seed", "terms"),
     *("output", "store", "max_megabytes", "max_hours"),
 )
 

@@ -1,9 +1,9 @@
 """Dub one lesson: a recording in one language goes in, the same lesson in another comes out.
 
 The story, stage by stage: take the recording into the store; take its sound; take the voice apart from the background while the words are
-recognised; translate them line by line; speak each line; place all lines on the timeline (a line that is too long for its place is said
-shorter, twice at most); lay what a reviewer changed over all that; mix the lines over the background; write the subtitles; put picture,
-tracks and subtitles together; measure the result.
+recognised; translate them line by line, while it is found out who speaks and what each voice can be cloned from; speak each line; place all
+lines on the timeline (a line that is too long for its place is said shorter, twice at most); lay what a reviewer changed over all that; mix
+the lines over the background; write the subtitles; put picture, tracks and subtitles together; measure the result.
 
 Every stage is computed once for the same inputs: running the flow again does only what changed, after a crash only what was not finished.
 The same story, told without working, is the plan (`flows/plan_lesson.py`).
@@ -26,10 +26,25 @@ from blocks.store import Store, file_digest, open_store
 from blocks.transcription import RECOGNISERS, Recogniser
 from blocks.translation import TRANSLATORS, Translator
 from dubbing import media, mixing, placement, sources
+from dubbing.documents import spoken_by
 from dubbing.edits import Revision
-from dubbing.errors import BadSetting, BlobDamaged, UnsupportedLanguage
+from dubbing.errors import BadInput, BadSetting, BlobDamaged, UnsupportedLanguage
 from dubbing.languages import base_language, is_tag, name_of
-from dubbing.lesson import Artifact, Clips, Recording, Source, Stems, Timeline, Transcript, Translation
+from dubbing.lesson import (
+    Artifact,
+    Cast,
+    Clips,
+    Recording,
+    Source,
+    Speakers,
+    Stems,
+    Term,
+    Termbase,
+    Timeline,
+    Transcript,
+    Translation,
+)
+from dubbing.terms import from_table, with_given
 from tasks.deliver import Made, deliver, delivered
 from tasks.extract_audio import extract_audio
 from tasks.fit import fit
@@ -44,9 +59,11 @@ from tasks.retranslate import retranslate
 from tasks.review import Review, as_rows
 from tasks.separate import separate
 from tasks.shorten import shorten
-from tasks.stage import tell_waiting
+from tasks.speakers import are_told_apart, cast, speakers
+from tasks.stage import Known, Pending, tell_waiting
 from tasks.subtitles import subtitles
-from tasks.synthesize import synthesize
+from tasks.synthesize import Speaking
+from tasks.terms import terms
 from tasks.transcribe import transcribe
 from tasks.translate import translate
 
@@ -75,6 +92,7 @@ class Wishes(NamedTuple):
     loudness: float | Literal["source"]
     ducking: float
     seed: int
+    terms: tuple[Term, ...] = ()
 
 
 @flow(name="dub-video")
@@ -84,7 +102,8 @@ def dub_video(
     source_language: Annotated[str | None, Field(description="BCP 47 tag; detected when empty.")] = None,
     voice: Annotated[str | None, Field(description="Name of a voice; chosen by the lecturer's pitch when empty.")] = None,
     translator: Annotated[
-        Literal["llama", "whisper"], Field(description="llama: a small language model. whisper: no further weights, into English only.")
+        Literal["llama", "ollama", "openai", "whisper"],
+        Field(description="llama: a small model. ollama, openai: a model on a server. whisper: no further weights, into English only."),
     ] = "llama",
     captions: Annotated[
         Literal["sentences", "words"], Field(description="English captions of whole sentences, or of the words as they are said.")
@@ -94,6 +113,9 @@ def dub_video(
     ] = mixing.TARGET_LOUDNESS,
     ducking: Annotated[float, Field(ge=0, le=60, description="dB the background goes down under speech.")] = mixing.DUCKING,
     seed: Annotated[int, Field(ge=0, description="For engines that read differently each time.")] = 0,
+    terms: Annotated[
+        str | None, Field(description="CSV file of terms (source, translation, note) for the translator; a course shares one.")
+    ] = None,
     output: Annotated[str | None, Field(description="Folder for the result; beside the lesson when empty.")] = None,
     store: Annotated[
         str | None,
@@ -105,7 +127,7 @@ def dub_video(
     """Dub one lesson and write its folder. Returns where it is, what is in it, and what each stage did."""
     started = time.monotonic()
     engines = engines_for(translator)
-    wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed)
+    wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed, given_terms(terms))
     check(engines, wishes)
     results = open_store(store)
     results.while_waiting(tell_waiting)
@@ -160,17 +182,32 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
     transcript = transcribe(store, sound=sound, recogniser=engines.recogniser, language=wishes.source_language, name=found.name)
     _check_spoken(engines.translator, transcript, target)
     stems = separation.result()
-    voice = _voice(wishes, engines.speech, stems)
+    speaking = Speaking(engines.speech)
+    listening = _speakers(store, engines.speech, stems, transcript)
 
     heard = sound if engines.translator.listens else None
-    translation = translate(store, transcript=transcript, sound=heard, translator=engines.translator, target=target)
+    termbase = _terms(store, engines.translator, transcript, wishes)
+    translation = translate(
+        store,
+        transcript=transcript,
+        sound=heard,
+        translator=engines.translator,
+        target=target,
+        termbase=termbase,
+        pace=engines.speech.pace(target, wishes.voice or engines.speech.voices(target)[0]),
+        duration=lesson.duration,
+    )
+    people = listening.result() if listening else None
+    voice = _voice(wishes, engines.speech, stems, transcript, people)
     for tightening in range(SHORTER_AT_MOST + 1):
-        clips = synthesize(store, translation=translation, engine=engines.speech, voice=voice, seed=wishes.seed)
+        clips = speaking(store, translation=translation, voice=voice, seed=wishes.seed)
         timeline = fit(store, transcript=transcript, translation=translation, clips=clips, duration=lesson.duration)
         budgets = _budgets(transcript, translation, clips, lesson.duration)
         if not is_known(budgets) or not budgets or not engines.translator.shortens or tightening == SHORTER_AT_MOST:
             break
-        shorter = shorten(store, transcript=transcript, translation=translation, translator=engines.translator, budgets=budgets)
+        shorter = shorten(
+            store, transcript=transcript, translation=translation, translator=engines.translator, termbase=termbase, budgets=budgets
+        )
         if is_known(shorter) and shorter == translation:
             break
         translation = shorter
@@ -181,10 +218,17 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         transcript, translation = revision.transcript, revision.translation
         if revision.to_translate:
             again = retranslate(
-                store, transcript=transcript, sound=heard, translator=engines.translator, target=target, lines=revision.to_translate
+                store,
+                transcript=transcript,
+                sound=heard,
+                translator=engines.translator,
+                target=target,
+                termbase=termbase,
+                lines=revision.to_translate,
             )
             translation = _completed(revision, again)
-        clips = synthesize(store, translation=translation, engine=engines.speech, voice=voice, seed=wishes.seed)
+        voice = _voice(wishes, engines.speech, stems, transcript, people)
+        clips = speaking(store, translation=translation, voice=voice, seed=wishes.seed)
         timeline = fit(store, transcript=transcript, translation=translation, clips=clips, duration=lesson.duration)
 
     captions = wishes.captions if base_language(target) == "en" else "sentences"
@@ -204,9 +248,20 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         "separation": engines.separator.engine_name,
         "transcription": engines.recogniser.engine_name,
         "translation": engines.translator.engine_name,
-        "speech": f"{engines.speech.engine_name}, voice {voice}",
+        "speech": _spoken_by(timeline),
     }
-    return Made(lesson, timeline, written, rendered, inspection, made_by, revision)
+    return Made(lesson, timeline, written, rendered, inspection, made_by, revision, termbase)
+
+
+def _terms(store: Store, translator: Translator, transcript: Transcript, wishes: Wishes) -> Termbase:
+    """The lesson's terms: those that were given, and those that a translator finds that reads ahead."""
+    read = terms(store, transcript=transcript, translator=translator, target=wishes.target_language) if translator.reads else Termbase()
+    return _with_given(read, wishes.terms)
+
+
+@passes_unknown
+def _with_given(read: Termbase, given: tuple[Term, ...]) -> Termbase:
+    return with_given(read, given)
 
 
 @passes_unknown
@@ -214,9 +269,27 @@ def _check_spoken(translator: Translator, transcript: Transcript, target: str) -
     _check_pair(translator, transcript.language, target)
 
 
+def _speakers(store: Store, engine: SpeechEngine, stems: Stems, transcript: Transcript) -> Pending[Speakers] | Known | None:
+    """Who speaks, where voices are cloned or there is more than one speaker."""
+    told_apart = _are_told_apart(transcript)
+    if engine.clones() == "nobody" and not (is_known(told_apart) and told_apart):
+        return None
+    return speakers.submit(store, stems=stems, transcript=transcript, cloned=engine.clones())
+
+
 @passes_unknown
-def _voice(wishes: Wishes, engine: SpeechEngine, stems: Stems) -> str:
-    return wishes.voice or engine.default_voice(wishes.target_language, stems.pitch)
+def _are_told_apart(transcript: Transcript) -> bool:
+    return are_told_apart(transcript)
+
+
+@passes_unknown
+def _voice(wishes: Wishes, engine: SpeechEngine, stems: Stems, transcript: Transcript, people: Speakers | None) -> str | Cast:
+    return cast(engine, wishes.voice, wishes.target_language, transcript, stems.pitch, people)
+
+
+@passes_unknown
+def _spoken_by(timeline: Timeline) -> str:
+    return spoken_by(timeline)
 
 
 @passes_unknown
@@ -234,7 +307,7 @@ def _voices(timeline: Timeline) -> list[tuple[float, Artifact]]:
 
 
 @passes_unknown
-def _revised(reviewing: Review, speech: SpeechEngine, transcript: Transcript, translation: Translation, voice: str) -> Revision:
+def _revised(reviewing: Review, speech: SpeechEngine, transcript: Transcript, translation: Translation, voice: str | Cast) -> Revision:
     """What a reviewer made of the lines.
 
     Raises:
@@ -245,7 +318,7 @@ def _revised(reviewing: Review, speech: SpeechEngine, transcript: Transcript, tr
         for voice in dict.fromkeys(line.voice for line in revision.translation.lines if line.voice):
             speech.check(translation.language, voice)
 
-    revision = reviewing.revised(transcript, translation, voice, check_voices)
+    revision = reviewing.revised(transcript, translation, voice if isinstance(voice, str) else "", check_voices)
     check_voices(revision)
     return revision
 
@@ -264,6 +337,20 @@ def _budgets(transcript: Transcript, translation: Translation, clips: Clips, dur
     natural = [placement.Natural(line.start, line.end, clip_of[line.id].duration) for line in spoken]
     limits = placement.budgets(natural, [len(clip_of[line.id].text) for line in spoken], duration)
     return {spoken[position].id: limit for position, limit in limits.items()}
+
+
+def given_terms(path: str | None) -> tuple[Term, ...]:
+    """A person's terms.
+
+    Raises:
+        BadInput: there is no such file, or it is no table of terms.
+    """
+    if path is None:
+        return ()
+    try:
+        return from_table(sources.local_path(path).read_bytes(), path)
+    except OSError as error:
+        raise BadInput(f"terms {path}: {error.strerror or error}") from error
 
 
 def find(source: str, scratch: Path, limits: media.Limits) -> Source:

@@ -15,7 +15,8 @@ from dubbing import report, sources
 from dubbing.documents import as_json, report_document, timeline_document
 from dubbing.edits import Revision
 from dubbing.errors import BadSetting
-from dubbing.lesson import Artifact, Inspection, Lesson, Render, Subtitles, Timeline
+from dubbing.lesson import Artifact, Inspection, Lesson, Render, Subtitles, Termbase, Timeline
+from dubbing.terms import as_table
 from tasks.review import as_rows
 
 _ENDINGS = {"mp4": "mp4", "matroska": "mkv"}
@@ -31,6 +32,7 @@ class Made(NamedTuple):
     inspection: Inspection
     engines: Mapping[str, str]
     revision: Revision
+    termbase: Termbase
 
 
 def delivered(made: Made) -> list[Artifact]:
@@ -53,10 +55,13 @@ def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> d
     """
     names, artifacts = _files(made, sources.file_stem(name))
     names |= {"timeline": "timeline.json", "report": "report.json", "page": "index.html"}
+    if made.termbase.terms:
+        names["terms"] = "terms.csv"
 
     timeline = timeline_document(name, made.timeline, made.inspection.lines, sha256)
     summary = report_document(name, made.lesson, made.timeline, made.inspection, made.render, made.engines)
     summary["edits"] = as_rows(made.revision)
+    summary["about"] = made.termbase.summary
     plots = {plot: store.read_bytes(artifact).decode() for plot, artifact in made.inspection.plots.items()}
     shown = names if made.lesson.picture else names | {"audio_only": "yes"}
     texts = {
@@ -64,6 +69,8 @@ def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> d
         "report": as_json(summary),
         "page": report.page(timeline, summary, shown, plots),
     }
+    if made.termbase.terms:
+        texts["terms"] = as_table(made.termbase.terms)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for what, artifact in artifacts.items():

@@ -85,6 +85,8 @@ def _spoken_line(utterance: Utterance, translated: TranslatedLine, clip: Clip, p
         engine=clip.engine,
         voice=clip.voice,
         clip=fitted.media,
+        cloned_from=clip.cloned_from,
+        instead_of=clip.instead_of,
         flags=tuple(flags),
     )
 
@@ -116,5 +118,8 @@ def _line(utterance: Utterance, translated: TranslatedLine, **placed: Any) -> Pl
         speaker=utterance.speaker,
         say=translated.say,
         edited=translated.edited,
+        attempts=translated.attempts,
+        rung=translated.rung,
+        model=translated.model,
         **placed,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -27,12 +29,15 @@ def line_by_line(
     ids_of: Callable[[Item], Sequence[str]],
     common: Mapping[str, Any],
     own: Callable[[Item], Mapping[str, Any]],
-    compute: Callable[[Item], Result],
+    compute: Callable[[Item], Result] | None,
     returns: type[Result],
+    at_once: int = 1,
+    also: Callable[[Item], Mapping[str, Any]] | None = None,
+    compute_all: Callable[[Mapping[str, Item]], Iterator[Mapping[str, Result]]] | None = None,
 ) -> list[Result]:
     """The results for all items, each computed once for the same inputs and kept as soon as it is made.
 
-    A killed run loses the item in hand and nothing else. Where several runs of one lesson do the same work at once, one does it and the
+    A killed run loses the items in hand and nothing else. Where several runs of one lesson do the same work at once, one does it and the
     others wait. The records that were used are also kept together as one pack, so that a run which has all but a few of them makes a few
     requests.
 
@@ -40,32 +45,47 @@ def line_by_line(
         ids_of: the lines that an item stands for.
         common: what shapes every item's result, by name, as `dubbing.keys` takes it.
         own: what else shapes an item's result.
+        at_once: items in hand at a time, each in a thread of its own where there is more than one. When one fails, no other is begun, and
+            those in hand are finished and kept before the failure is raised.
+        also: a second `own` under which the same result is kept and found.
+        compute_all: in place of `compute`, for results that are made several at a time: takes all items that are to be made, by address,
+            and gives results by address, as many as there are at a time.
     """
-    plan, history = plan_in_hand(), history_in_hand()
-    lesson = plan.lesson if plan else history.lesson.sha256 if history else ""
-    pack_name = f"packs/{lesson or 'none'}/{name}/v{version}/{digest('group', common)}"
+    plan = plan_in_hand()
+    pack_name = pack_of(name, version, common)
     shared = digest("common", common)
-    addresses = [f"lines/{name}/v{version}/{digest('line', name, version, shared, own(item))}" for item in items]
-    pack = _Pack(store, pack_name)
+
+    def address_of(shaping: Mapping[str, Any]) -> str:
+        return f"lines/{name}/v{version}/{digest('line', name, version, shared, shaping)}"
+
+    addresses = [address_of(own(item)) for item in items]
+    second = {address: address_of(also(item)) for address, item in zip(addresses, items, strict=True)} if also else {}
+    pack = Pack(store, pack_name)
     if plan:
-        _plan_lines(plan, store, items, ids_of, own, addresses, pack)
+        _plan_lines(plan, store, items, ids_of, own, addresses, second, pack)
         raise LinesPlanned
     total = sum(len(ids_of(item)) for item in items)
     computed = 0
     made: dict[str, Any] = {address: record for address in addresses if (record := pack.record(address)) is not None}
     if len(made) < len(set(addresses)):
         with store.claimed(pack_name, lambda: tell(Event(name, "waiting"))):
-            pack = _Pack(store, pack_name)  # whoever held the claim has written it anew
-            made |= _found(store, addresses, made, pack)
+            pack = Pack(store, pack_name)  # whoever held the claim has written it anew
+            made |= _found(store, addresses, second, made, pack)
             # The same line twice in a lesson is made once.
             missing = {address: item for address, item in zip(addresses, items, strict=True) if address not in made}
             store.fetch(artifact for item in missing.values() for artifact in artifacts_in(dict(own(item))))
             to_compute = sum(len(ids_of(item)) for item in missing.values())
-            for address, item in missing.items():
-                advance(computed / to_compute)
-                made[address] = plain(compute(item))
-                store.write_record(address, made[address])
-                computed += len(ids_of(item))
+            if missing:
+                advance(0.0)
+            for results in compute_all(missing) if compute_all else _computed(missing, compute, at_once):
+                for address, result in results.items():
+                    made[address] = plain(result)
+                    store.write_record(address, made[address])
+                    if also:
+                        store.write_record(second[address], made[address])
+                    computed += len(ids_of(missing[address]))
+                if computed < to_compute:
+                    advance(computed / to_compute)
             pack.write({address: (ids_of(item), own(item), made[address]) for address, item in zip(addresses, items, strict=True)})
     work = work_in_hand()
     if work:
@@ -73,16 +93,54 @@ def line_by_line(
     return [returns.model_validate(made[address]) for address in addresses]
 
 
-def _found(store: Store, addresses: Sequence[str], made: Mapping[str, Any], pack: _Pack) -> dict[str, Any]:
-    """Records that are in the pack or, one by one, in the store."""
+def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result] | None, at_once: int) -> Iterator[dict[str, Result]]:
+    """Results by address, each as soon as it is there."""
+    assert compute is not None
+    if at_once == 1:
+        for address, item in items.items():
+            yield {address: compute(item)}
+        return
+    waiting = iter(items.items())
+    in_hand: dict[Future[Result], str] = {}
+    failure: BaseException | None = None
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="lines")
+    try:
+        while True:
+            while failure is None and len(in_hand) < at_once and (entry := next(waiting, None)):
+                in_hand[pool.submit(copy_context().run, compute, entry[1])] = entry[0]
+            if not in_hand:
+                break
+            for future in wait(in_hand, return_when=FIRST_COMPLETED).done:
+                address = in_hand.pop(future)
+                if (error := future.exception()) is None:
+                    yield {address: future.result()}
+                else:
+                    failure = failure or error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever interrupts waits for nobody
+    if failure:
+        raise failure
+
+
+def _found(store: Store, addresses: Sequence[str], second: Mapping[str, str], made: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
+    """Records that are in the pack or, one by one, in the store, under an item's own address or its second one."""
     wanted = [address for address in dict.fromkeys(addresses) if address not in made]
     found = {address: record for address in wanted if (record := pack.record(address)) is not None}
-    single = [address for address in wanted if address not in found]
-    records = zip(single, store.read_records(single), strict=True)
-    return found | {address: record for address, record in records if record is not None}
+    for other in ({}, second) if second else ({},):
+        single = [address for address in wanted if address not in found]
+        records = zip(single, store.read_records([other.get(address, address) for address in single]), strict=True)
+        found |= {address: record for address, record in records if record is not None}
+    return found
 
 
-class _Pack:
+def pack_of(name: str, version: int, common: Mapping[str, Any]) -> str:
+    """The name of the pack of a lesson's stage; `common` is what the lesson's own changes leave as it is."""
+    plan, history = plan_in_hand(), history_in_hand()
+    lesson = plan.lesson if plan else history.lesson.sha256 if history else ""
+    return f"packs/{lesson or 'none'}/{name}/v{version}/{digest('group', common)}"
+
+
+class Pack:
     """The line records that a lesson's stage used last, with what shaped each; the newest come last."""
 
     def __init__(self, store: Store, name: str) -> None:
@@ -121,10 +179,11 @@ def _plan_lines(
     ids_of: Callable[[Item], Sequence[str]],
     own: Callable[[Item], Mapping[str, Any]],
     addresses: Sequence[str],
-    pack: _Pack,
+    second: Mapping[str, str],
+    pack: Pack,
 ) -> None:
     """Tell a plan which lines are cached, and why the others aren't."""
-    found = _found(store, addresses, {}, pack)
+    found = _found(store, addresses, second, {}, pack)
     lines: list[PlannedLine] = []
     needed: list[Artifact] = []
     for address, item in zip(addresses, items, strict=True):

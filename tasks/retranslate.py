@@ -5,36 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blocks.store import Store
-from blocks.translation import Translator
-from dubbing.lesson import Recording, Transcript, TranslatedLine, Translation, Utterance
-from dubbing.translating import neighbourhood
+from blocks.translator import Translator
+from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation, Utterance
+from dubbing.terms import occurring
+from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 1
+VERSION = 2
 
 
 @stage(version=VERSION, returns=Translation, opens=("sound",), per_line=True)
 def retranslate(
-    store: Store, transcript: Transcript, sound: Recording | None, translator: Translator, target: str, lines: Sequence[str]
+    store: Store,
+    transcript: Transcript,
+    sound: Recording | None,
+    translator: Translator,
+    target: str,
+    termbase: Termbase,
+    lines: Sequence[str],
 ) -> Translation:
     """Translate some lines, each alone with its neighbours; only these are returned.
 
     Args:
         sound: what the translator hears; None when it only reads.
+        termbase: of the lesson; a line's own terms alone count in its record.
         lines: their ids.
     """
     utterances = transcript.utterances
     positions = [position for position, utterance in enumerate(utterances) if utterance.id in lines]
 
+    def window_of(position: int) -> Window:
+        own_terms = occurring(termbase.terms, utterances[position].text, transcript.language)
+        return neighbourhood(utterances, position, position + 1)._replace(terms=own_terms, summary=termbase.summary)
+
     def shaping(position: int) -> dict[str, object]:
-        window = neighbourhood(utterances, position, position + 1)
-        return {"line": _without_words(window.lines[0]), "before": window.before, "after": window.after}
+        window = window_of(position)
+        line = _without_words(window.lines[0])
+        return {"line": line, "before": window.before, "after": window.after, "terms": list(window.terms)}
 
     def translated(position: int) -> TranslatedLine:
-        window = neighbourhood(utterances, position, position + 1)
         recording = store.path_of(sound.media) if sound else None
-        return translator.translate(window, transcript.language, target, recording)[0]
+        return translator.translate(window_of(position), transcript.language, target, recording)[0]
 
     results = line_by_line(
         store,
@@ -47,6 +59,7 @@ def retranslate(
         translated,
         TranslatedLine,
     )
+    translator.rest()
     return Translation(language=target, lines=tuple(results), engine=translator.engine_name)
 
 

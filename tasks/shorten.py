@@ -5,34 +5,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from blocks.store import Store
-from blocks.translation import Translator
-from dubbing.lesson import Transcript, TranslatedLine, Translation
-from dubbing.translating import neighbourhood
+from blocks.translator import Translator
+from dubbing.lesson import Termbase, Transcript, TranslatedLine, Translation
+from dubbing.terms import occurring
+from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 1
+VERSION = 2
 
 
 @stage(version=VERSION, returns=Translation, per_line=True)
 def shorten(
-    store: Store, transcript: Transcript, translation: Translation, translator: Translator, budgets: Mapping[str, int]
+    store: Store,
+    transcript: Transcript,
+    translation: Translation,
+    translator: Translator,
+    termbase: Termbase,
+    budgets: Mapping[str, int],
 ) -> Translation:
-    """Translate each line that has a budget again, alone with its neighbours. A wording that isn't shorter, or isn't sound, is left aside.
+    """Say each line that has a budget in fewer words: in a wording that there is already, else translated again, alone with its neighbours.
+    A wording that isn't shorter, or isn't sound, is left aside.
 
     Args:
+        termbase: of the lesson; a line's own terms alone count in its record.
         budgets: greatest number of characters by line id.
     """
     utterances = transcript.utterances
-    positions = [position for position, utterance in enumerate(utterances) if utterance.id in budgets]
+    ready = {
+        line.id: max(fitting, key=len)
+        for line in translation.lines
+        if (fitting := [wording for wording in line.variants if len(wording) <= budgets.get(line.id, 0)])
+    }
+    positions = [at for at, utterance in enumerate(utterances) if utterance.id in budgets and utterance.id not in ready]
+
+    def window_of(position: int) -> Window:
+        line = utterances[position]
+        own_terms = occurring(termbase.terms, line.text, transcript.language)
+        return neighbourhood(utterances, position, position + 1)._replace(
+            terms=own_terms, summary=termbase.summary, budgets={1: budgets[line.id]}, strict=True
+        )
 
     def shaping(position: int) -> dict[str, object]:
-        window, limit = neighbourhood(utterances, position, position + 1), budgets[utterances[position].id]
-        return {"id": window.lines[0].id, "text": window.lines[0].text, "before": window.before, "after": window.after, "limit": limit}
+        window = window_of(position)
+        line = {"id": window.lines[0].id, "text": window.lines[0].text}
+        return {**line, "before": window.before, "after": window.after, "limit": window.budgets[1], "terms": list(window.terms)}
 
     def reword(position: int) -> TranslatedLine:
-        window, limit = neighbourhood(utterances, position, position + 1), budgets[utterances[position].id]
-        return translator.translate(window, transcript.language, translation.language, None, {1: limit})[0]
+        return translator.translate(window_of(position), transcript.language, translation.language)[0]
 
     results = line_by_line(
         store,
@@ -45,9 +65,12 @@ def shorten(
         reword,
         TranslatedLine,
     )
+    translator.rest()
     reworded = {line.id: line for line in results}
 
     def better(line: TranslatedLine) -> TranslatedLine:
+        if line.id in ready:
+            return line.model_copy(update={"text": ready[line.id]})
         new = reworded.get(line.id)
         return new if new and new.text and not new.flags and len(new.text) < len(line.text) else line
 

@@ -27,7 +27,7 @@ from prefect.futures import PrefectFuture
 from blocks.engine import Engine
 from blocks.store import Store, artifacts_in
 from dubbing import weights
-from dubbing.errors import PassingFault, StoreFailed
+from dubbing.errors import PassingFault, ServiceDown, StoreFailed
 from dubbing.keys import described, digest, digest_of
 from dubbing.lesson import Artifact, Noun, plain
 from tasks.history import StageEntry, history_in_hand
@@ -261,8 +261,8 @@ def _fetch_weights(inputs: Iterable[Any]) -> None:
 def _may_pass(task: Any, run: Any, state: Any) -> bool:
     try:
         state.result()
-    except StoreFailed:
-        return False  # the store was waited for already
+    except (StoreFailed, ServiceDown):
+        return False  # it was waited for already
     except PassingFault:
         return True
     except BaseException:

@@ -24,7 +24,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,7 +35,7 @@ from blocks.separation import SEPARATORS, Separator
 from blocks.speech import SPEECH_ENGINES, Speech, SpeechEngine
 from blocks.transcription import RECOGNISERS, Recogniser
 from blocks.translation import TRANSLATORS, Translator
-from dubbing.lesson import TranslatedLine, Word
+from dubbing.lesson import Term, Termbase, TranslatedLine, Utterance, Word
 from dubbing.translating import Window
 
 VOICES = ["vera", "viktor"]
@@ -113,7 +113,7 @@ class StandInRecogniser(Recogniser):
 
 
 class StandInTranslator(Translator):
-    """Says which line it is."""
+    """Says which line it is. When told to, it reads ahead and finds two terms in any lesson."""
 
     _block_type_slug = "stand-in-translator"
     engine_name: ClassVar[str] = "stand-in"
@@ -123,13 +123,28 @@ class StandInTranslator(Translator):
     note: str = ""
     threads: int = 0
 
-    def translate(
-        self, window: Window, source: str, target: str, recording: Path | None, budgets: Mapping[int, int] | None = None
-    ) -> list[TranslatedLine]:
-        used("shorten" if budgets else "translate", ",".join(line.id for line in window.lines))
+    reads_ahead: bool = False
+
+    @property
+    def reads(self) -> bool:
+        return self.reads_ahead
+
+    def pieces(self, utterances: Sequence[Utterance]) -> list[tuple[Utterance, ...]]:
+        return [tuple(utterances)]
+
+    def read(self, piece: Sequence[Utterance], source: str, target: str) -> Termbase:
+        used("terms", str(len(piece)))
+        return Termbase(
+            summary="Numbered sentences.",
+            terms=(Term(source="предложение", translation="clause"), Term(source="номер", translation="number")),
+        )
+
+    def translate(self, window: Window, source: str, target: str, recording: Path | None = None) -> list[TranslatedLine]:
+        wanted = {n: window.lines[n - 1] for n in window.wanted}
+        used("shorten" if window.strict else "translate", ",".join(line.id for line in wanted.values()))
         lines = []
-        for number, line in enumerate(window.lines, 1):
-            text = f"This is sentence {line.text.split()[3]}" + ("" if budgets and number in budgets else f" in {target} {self.style}")
+        for line in wanted.values():
+            text = f"This is sentence {line.text.split()[3]}" + ("" if window.strict else f" in {target} {self.style}")
             lines.append(TranslatedLine(id=line.id, text=f"{text}."))
         return lines
 

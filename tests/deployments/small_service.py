@@ -44,6 +44,12 @@ class ToneModel(SpeechModel):
         self.stopped = 0
         self.reaches = 10**9  # letters that it can say at once
         self.fault: BaseException | None = None  # instead of speech
+        self.faults: dict[int, BaseException] = {}  # the same for single seeds
+        self.letter = LETTER
+        self.length: Callable[[int], float | None] = lambda seed: None  # seconds that it takes by seed, whatever the text is
+        self.level: Callable[[int], float] = lambda seed: 0.5
+        self.square = False  # whether the tone is one whose every sample is a peak
+        self.version = "1"
         self.open = threading.Event()  # closed, it goes on speaking and never ends
         self.open.set()
         self.started = threading.Semaphore(0)  # one for each piece begun
@@ -57,7 +63,7 @@ class ToneModel(SpeechModel):
         }
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"model": "tones"}
+        return {"model": "tones"} if self.version == "1" else {"model": "tones", "version": self.version}
 
     def conditionals(self, reference: Reference, exaggeration: float) -> Any:
         self.made.append((reference.name, exaggeration))
@@ -73,13 +79,14 @@ class ToneModel(SpeechModel):
                 if stop():
                     self.stopped += 1
                     raise Stopped
-            if self.fault:
-                raise self.fault
+            if fault := self.fault or self.faults.get(seed):
+                raise fault
         finally:
             self.at_once -= 1
         length = min(len(text), self.reaches)
-        time = np.arange(round(length * LETTER * self.sample_rate)) / self.sample_rate
-        return Clip((0.5 * np.sin(2 * np.pi * (100 + seed % 400) * time)).astype(np.float32), len(text) <= self.reaches)
+        time = np.arange(round((self.length(seed) or length * self.letter) * self.sample_rate)) / self.sample_rate
+        tone = np.sin(2 * np.pi * (100 + seed % 400) * time)
+        return Clip((self.level(seed) * (np.sign(tone) if self.square else tone)).astype(np.float32), len(text) <= self.reaches)
 
     def memory_used(self) -> float:
         return 1.25

@@ -1,0 +1,221 @@
+"""The stages of translation: what a changed line, term or pace costs, and what stays as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import PrivateAttr
+
+from blocks.store import Store
+from blocks.translator import ChatTranslator
+from dubbing.errors import EngineRefused
+from dubbing.lesson import Term, Termbase, Transcript, TranslatedLine, Translation, Utterance
+from dubbing.translating import WINDOW_LINES
+from tasks.retranslate import retranslate
+from tasks.shorten import shorten
+from tasks.terms import terms
+from tasks.translate import translate
+
+
+class Model(ChatTranslator):
+    """Translates "строка три" as "This is line три in English", without its Russian word; finds the term that it is asked about."""
+
+    engine_name: ClassVar[str] = "model"
+    room: int = 1000
+
+    _requests: list[tuple[str, list[str]]] = PrivateAttr(default_factory=list)  # instructions, texts
+
+    def room_to_read(self) -> int:
+        return self.room
+
+    def ask(self, instructions: str, request: str, schema: dict[str, Any]) -> str:
+        if "terms" in schema["properties"]:
+            self._requests.append((instructions, request.split("\n")))
+            return json.dumps({"summary": f"On {len(request)} characters.", "terms": [{"source": "призма", "translation": "prism"}]})
+        if "summary" in schema["properties"]:
+            self._requests.append((instructions, request.split("\n")))
+            return json.dumps({"summary": "On all of it."})
+        lines = json.loads(request)
+        self._requests.append((instructions, list(lines.values())))
+        return json.dumps({n: f"This is what line {NAMES[text]} says" for n, text in lines.items()})
+
+    def asked(self) -> list[list[str]]:
+        """The texts of each request since the last call."""
+        asked, self._requests = [texts for _, texts in self._requests], []
+        return asked
+
+
+TEXTS = [f"Это {word} строка лекции." for word in "первая вторая третья четвёртая пятая шестая седьмая восьмая девятая десятая".split()]
+NEW, WITH_TERM = "Это новая строка лекции.", "Это призма из стекла."
+NAMES = {text: f"number {n}" for n, text in enumerate([*TEXTS, NEW, WITH_TERM])}
+
+
+def transcript(texts: list[str], later: float = 0.0) -> Transcript:
+    lines = [
+        Utterance(id=Utterance.id_of(text, 5.0 * n + later), text=text, start=5.0 * n + later, end=5.0 * n + later + 4, confidence=1.0)
+        for n, text in enumerate(texts)
+    ]
+    return Transcript(language="ru", utterances=tuple(lines), engine="-")
+
+
+def translated(
+    store: Store, model: Model, texts: list[str], termbase: Termbase | None = None, pace: float = 15.0, later: float = 0.0
+) -> Translation:
+    said = transcript(texts, later)
+    base = termbase or Termbase()
+    duration = 5.0 * len(texts) + later
+    return translate.function(
+        store, transcript=said, sound=None, translator=model, target="en", termbase=base, pace=pace, duration=duration
+    )
+
+
+@pytest.fixture
+def model(store: Store) -> Iterator[Model]:
+    """One that has translated all ten lines."""
+    model = Model()
+    translated(store, model, TEXTS)
+    assert model.asked() == [TEXTS[:WINDOW_LINES], TEXTS[WINDOW_LINES:]]
+    yield model
+
+
+def test_what_was_translated_is_not_translated_again(store: Store, model: Model) -> None:
+    before = translated(store, model, TEXTS)
+    assert model.asked() == []
+    assert [line.text for line in before.lines] == [f"This is what line number {n} says" for n in range(10)]
+
+
+CHANGES: dict[str, tuple[Callable[[list[str]], list[str]], list[list[str]]]] = {
+    "changed": (lambda texts: [*texts[:4], NEW, *texts[5:]], [[NEW]]),
+    "new": (lambda texts: [*texts[:4], NEW, *texts[4:]], [[NEW]]),
+    "gone": (lambda texts: [*texts[:4], *texts[5:]], []),
+    "first": (lambda texts: [NEW, *texts], [[NEW]]),
+    "last": (lambda texts: [*texts, NEW], [[NEW]]),
+    "first gone": (lambda texts: texts[1:], []),
+    "moved": (lambda texts: [*texts[5:], *texts[:5]], []),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_line_that_is_changed_new_or_gone_costs_itself(store: Store, model: Model, what: str) -> None:
+    change, asked = CHANGES[what]
+    lines = translated(store, model, change(list(TEXTS))).lines
+    assert model.asked() == asked
+    assert [line.text for line in lines] == [f"This is what line {NAMES[text]} says" for text in change(list(TEXTS))]
+    assert [line.id for line in lines] == [line.id for line in transcript(change(list(TEXTS))).utterances]
+
+
+def test_times_do_not_matter_as_long_as_there_is_time(store: Store, model: Model) -> None:
+    translated(store, model, TEXTS, later=2.0)
+    assert model.asked() == []
+
+
+def test_the_others_of_its_window_are_context_for_a_changed_line(store: Store, model: Model) -> None:
+    translated(store, model, [*TEXTS[:4], NEW, *TEXTS[5:]])
+    [(instructions, _)] = model._requests
+    assert TEXTS[3] in instructions and TEXTS[5] in instructions
+
+
+def test_the_same_words_in_other_company_are_translated_for_themselves(store: Store, model: Model) -> None:
+    translated(store, model, [NEW, TEXTS[4], NEW])
+    [[*asked]] = model.asked()
+    assert TEXTS[4] in asked
+
+
+def test_a_term_costs_the_lines_that_it_occurs_in(store: Store, model: Model) -> None:
+    translated(store, model, [*TEXTS, WITH_TERM])
+    model.asked()
+    termbase = Termbase(terms=(Term(source="призма", translation="line number"), Term(source="матрица", translation="matrix")))
+    translated(store, model, [*TEXTS, WITH_TERM], termbase)
+    assert model.asked() == [[WITH_TERM]]
+    translated(store, model, [*TEXTS, WITH_TERM], Termbase(summary="Another summary.", terms=termbase.terms[:1]))
+    assert model.asked() == []
+
+
+def test_a_faster_or_slower_voice_costs_only_lines_that_it_leaves_too_little_time(store: Store, model: Model) -> None:
+    translated(store, model, TEXTS, pace=20.0)
+    assert model.asked() == []
+    translated(store, model, TEXTS, pace=4.0)
+    assert sorted({text for texts in model.asked() for text in texts}) == sorted(TEXTS)
+
+
+def test_another_setting_of_the_translator_translates_all_again(store: Store, model: Model) -> None:
+    other = Model(room=500)
+    translated(store, other, TEXTS)
+    assert other.asked() == [TEXTS[:WINDOW_LINES], TEXTS[WINDOW_LINES:]]
+
+
+def test_the_same_words_with_the_same_neighbours_are_translated_once_and_keep_their_places(store: Store) -> None:
+    model = Model()
+    texts = [TEXTS[0], TEXTS[1], TEXTS[2], TEXTS[0], TEXTS[1], TEXTS[2]]
+    lines = translated(store, model, texts).lines
+    assert [line.id for line in lines] == [line.id for line in transcript(texts).utterances]
+    assert sum(texts.count(TEXTS[1]) for texts in model.asked()) == 1
+
+
+def test_a_lesson_of_which_no_line_is_translated_is_refused(store: Store) -> None:
+    class Mute(Model):
+        engine_name: ClassVar[str] = "mute"
+
+        def ask(self, instructions: str, request: str, schema: dict[str, Any]) -> str:
+            return "{}"
+
+    with pytest.raises(EngineRefused, match="none of the 10 lines"):
+        translated(store, Mute(), TEXTS)
+
+
+# Reading
+
+
+def test_a_lesson_is_read_in_pieces_as_large_as_the_model_can_hold(store: Store) -> None:
+    large, small = Model(), Model(room=500)
+    texts = [*TEXTS, WITH_TERM] * 4
+    said = transcript(texts)
+    assert terms.function(store, transcript=said, translator=large, target="en").terms == (Term(source="призма", translation="prism"),)
+    few = large.asked()
+    whole = terms.function(store, transcript=said, translator=small, target="en")
+    many = small.asked()
+    assert len(few) < len(many)
+    assert [text for texts in many[:-1] for text in texts] == texts
+    assert whole.summary == "On all of it."
+
+
+def test_a_changed_line_costs_its_piece(store: Store) -> None:
+    model = Model(room=500)
+    texts = [*TEXTS, WITH_TERM] * 4
+    terms.function(store, transcript=transcript(texts), translator=model, target="en")
+    model.asked()
+    terms.function(store, transcript=transcript([*texts[:-1], NEW]), translator=model, target="en")
+    read = [asked for asked in model.asked() if NEW in asked or TEXTS[0] in asked]
+    assert len(read) == 1 and NEW in read[0]
+
+
+# One line at a time
+
+
+def test_a_line_whose_source_was_corrected_is_translated_with_its_terms(store: Store) -> None:
+    model = Model()
+    said = transcript([TEXTS[0], WITH_TERM, TEXTS[2]])
+    termbase = Termbase(summary="On glass.", terms=(Term(source="призма", translation="line number"),))
+    again = retranslate.function(
+        store, transcript=said, sound=None, translator=model, target="en", termbase=termbase, lines=[said.utterances[1].id]
+    )
+    assert [line.id for line in again.lines] == [said.utterances[1].id]
+    [(instructions, texts)] = model._requests
+    assert texts == [WITH_TERM] and "призма = line number" in instructions and "On glass." in instructions
+
+
+def test_a_line_that_is_too_long_takes_a_wording_that_is_there_before_the_model_is_asked(store: Store) -> None:
+    model = Model()
+    said = transcript(TEXTS[:2])
+    lines = [
+        TranslatedLine(id=said.utterances[0].id, text="The whole first line.", variants=("First.", "First line.", "The whole first line.")),
+        TranslatedLine(id=said.utterances[1].id, text="A rather long and tiresome second line of the lecture."),
+    ]
+    translation = Translation(language="en", lines=tuple(lines), engine="-")
+    limits = {said.utterances[0].id: 12, said.utterances[1].id: 40}
+    shorter = shorten.function(store, transcript=said, translation=translation, translator=model, termbase=Termbase(), budgets=limits)
+    assert [line.text for line in shorter.lines] == ["First line.", "This is what line number 1 says"]
+    assert model.asked() == [[TEXTS[1]]]
