@@ -114,6 +114,8 @@ class Weights(_Frozen):
     homepage: str
     files: tuple[WeightsFile, ...]
     sources: tuple[PackageSource | HubSource, ...]
+    built_in: bool = True
+    """Whether an engine that is always there needs them; the others are fetched when they are asked for."""
 
     def digest(self) -> str:
         """One SHA-256 over the files' names and digests: goes into the fingerprint of an engine that loads them."""
@@ -738,6 +740,7 @@ _CATALOGUE: tuple[Weights, ...] = (
     ),
     Weights(
         name="htdemucs",
+        built_in=False,
         what="Hybrid Transformer Demucs, separation into four stems, as a pickled PyTorch checkpoint",
         licence="MIT",
         homepage="https://github.com/facebookresearch/demucs",
@@ -754,6 +757,7 @@ _CATALOGUE: tuple[Weights, ...] = (
     ),
     Weights(
         name="whisper-large-v3",
+        built_in=False,
         what="Whisper large-v3, speech recognition in 100 languages, CTranslate2 with 16-bit floats",
         licence="MIT",
         homepage="https://huggingface.co/Systran/faster-whisper-large-v3",

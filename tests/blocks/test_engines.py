@@ -158,6 +158,11 @@ def test_its_fingerprint_changes_with_the_version_of_every_package_that_computes
             assert digest(engine()) != before
 
 
+def test_the_weights_that_are_fetched_unasked_are_those_of_the_engines_that_are_always_there() -> None:
+    loaded = {name for engine in ENGINES if not engine.extra for name in engine().weights_names()}
+    assert {entry.name for entry in weights.catalogue() if entry.built_in} == loaded
+
+
 @every_engine
 def test_its_fingerprint_says_nothing_of_this_machine(engine: type[Engine]) -> None:
     said = json.dumps(engine().fingerprint())
