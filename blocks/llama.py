@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from pydantic import Field, PrivateAttr
 
+from blocks.engine import LocalEngine
 from blocks.translator import ChatTranslator, RequestTooLong
 from dubbing import weights
 from dubbing.errors import EngineRefused
@@ -18,14 +20,14 @@ _INSTRUCTIONS = 400  # tokens that instructions take, about
 _LETTERS_A_TOKEN = 2  # at least, of the scripts that a small model reads well
 
 
-class LlamaTranslator(ChatTranslator):
+class LlamaTranslator(ChatTranslator, LocalEngine):
     """A small model run by llama.cpp in this process."""
 
     _block_type_name = "Coursedub llama.cpp translator"
     _block_type_slug = "coursedub-llama-translator"
     engine_name: ClassVar[str] = "llama"
     packages: ClassVar[tuple[str, ...]] = ("xllamacpp",)
-    settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
+    settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads", "keep_loaded_for"})
 
     model: str = Field(default="qwen2.5-coder-1.5b-instruct-q4_k_m", description="Name in the weights catalogue.")
     context: int = Field(default=4096, ge=512, description="Tokens of request and answer together.")
@@ -35,15 +37,10 @@ class LlamaTranslator(ChatTranslator):
 
     reads_ahead: bool = Field(default=False, description="Read the whole transcript first, for a summary and a list of terms.")
 
-    _server: Any = PrivateAttr(default=None)
     _caller: ThreadPoolExecutor = PrivateAttr(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="llama"))
 
     def weights_names(self) -> tuple[str, ...]:
         return (self.model,)
-
-    def close(self) -> None:
-        super().close()
-        self._server = None
 
     @property
     def model_name(self) -> str:
@@ -53,40 +50,43 @@ class LlamaTranslator(ChatTranslator):
         answer = min(self.context // 2, longest_by(reading_schema()) // _LETTERS_A_TOKEN)
         return (self.context - answer - _INSTRUCTIONS) * _LETTERS_A_TOKEN
 
-    def _loaded(self) -> Any:
-        if self._server is None:
-            import xllamacpp
+    def _server(self) -> AbstractContextManager[Any]:
+        size = weights.find(self.model).size
+        return self.loaded(self._load, of=("model", "context", "threads"), device="cpu", size=size)
 
-            parameters = xllamacpp.CommonParams()
-            [file] = weights.folder_of(self.model).glob("*.gguf")
-            parameters.model.path = str(file)
-            parameters.n_ctx = self.context
-            parameters.n_parallel = 1
-            parameters.ui = False
-            parameters.warmup = False
-            parameters.verbosity = -1
-            # llama.cpp's threads wait for each other by spinning: where another process takes one processor, two threads were measured to
-            # generate at 1 to 2 tokens a second against 30 alone, and one thread at 25 either way. So one processor is left to others.
-            processors = self.threads or usable_processors()
-            parameters.cpuparams.n_threads = max(1, processors - 1)
-            parameters.cpuparams_batch.n_threads = processors
-            parameters.cpuparams.poll = parameters.cpuparams_batch.poll = 0
-            self._server = xllamacpp.Server(parameters)
-        return self._server
+    def _load(self) -> Any:
+        import xllamacpp
+
+        parameters = xllamacpp.CommonParams()
+        [file] = weights.folder_of(self.model).glob("*.gguf")
+        parameters.model.path = str(file)
+        parameters.n_ctx = self.context
+        parameters.n_parallel = 1
+        parameters.ui = False
+        parameters.warmup = False
+        parameters.verbosity = -1
+        # llama.cpp's threads wait for each other by spinning: where another process takes one processor, two threads were measured to
+        # generate at 1 to 2 tokens a second against 30 alone, and one thread at 25 either way. So one processor is left to others.
+        processors = self.threads or usable_processors()
+        parameters.cpuparams.n_threads = max(1, processors - 1)
+        parameters.cpuparams_batch.n_threads = processors
+        parameters.cpuparams.poll = parameters.cpuparams_batch.poll = 0
+        return xllamacpp.Server(parameters)
 
     def ask(self, instructions: str, request: str, schema: dict[str, Any]) -> str:
         # In a thread, since a call into llama.cpp takes seconds in which Ctrl-C is not heard; waiting for a thread hears it.
-        answer = self._caller.submit(
-            self._loaded().handle_chat_completions,
-            {
-                "messages": [{"role": "system", "content": instructions}, {"role": "user", "content": request}],
-                "temperature": self.temperature,
-                "seed": self.seed,
-                "max_tokens": min(self.context // 2, longest_by(schema) + 64),
-                "cache_prompt": False,  # a reused prefix may round differently: the same request must give the same answer
-                "response_format": {"type": "json_schema", "json_schema": {"name": "lines", "schema": schema}},
-            },
-        ).result()
+        with self._server() as server:
+            answer = self._caller.submit(
+                server.handle_chat_completions,
+                {
+                    "messages": [{"role": "system", "content": instructions}, {"role": "user", "content": request}],
+                    "temperature": self.temperature,
+                    "seed": self.seed,
+                    "max_tokens": min(self.context // 2, longest_by(schema) + 64),
+                    "cache_prompt": False,  # a reused prefix may round differently: the same request must give the same answer
+                    "response_format": {"type": "json_schema", "json_schema": {"name": "lines", "schema": schema}},
+                },
+            ).result()
         if "choices" not in answer:
             error = answer.get("error", {})
             refusal = RequestTooLong if error.get("type") == "exceed_context_size_error" else EngineRefused

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
 from blocks.chatterbox import Chatterbox
+from blocks.engine import LocalEngine
 from blocks.speech_chain import SpeechChain
 from blocks.speech_engine import LOW_VOICE, Speech, SpeechEngine
 from dubbing import weights
@@ -26,7 +28,7 @@ class _KokoroLanguage(NamedTuple):
     best: tuple[str, ...]  # female, male: graded best in the model's own list of voices
 
 
-class Kokoro(SpeechEngine):
+class Kokoro(SpeechEngine, LocalEngine):
     """Kokoro-82M on ONNX Runtime: 54 voices in eight languages. It does not clone."""
 
     _block_type_name = "Coursedub Kokoro"
@@ -36,7 +38,7 @@ class Kokoro(SpeechEngine):
         *("kokoro-onnx", "onnxruntime", "espeakng-loader", "phonemizer"),
         *("misaki", "pyopenjtalk-plus", "jieba", "pypinyin", "cn2an"),  # these read Japanese and Chinese
     )
-    settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
+    settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads", "keep_loaded_for"})
 
     _LANGUAGES: ClassVar[Mapping[str, _KokoroLanguage]] = {
         "en": _KokoroLanguage("a", "en-us", ("af_heart", "am_michael")),
@@ -55,14 +57,13 @@ class Kokoro(SpeechEngine):
     speed: float = Field(default=1.0, ge=0.5, le=2.0, description="Of the voice itself; fitting to the picture comes on top.")
     threads: int = Field(default=0, ge=0, description="0: all processors this process may use.")
 
-    _model: Any = PrivateAttr(default=None)
     _readers: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def weights_names(self) -> tuple[str, ...]:
         return ("kokoro-82m-int8", "kokoro-voices")
 
     def close(self) -> None:
-        self._model = None
+        super().close()
         self._readers.clear()
 
     def languages(self) -> list[str]:
@@ -93,7 +94,6 @@ class Kokoro(SpeechEngine):
         assert spoken is not None
         if not any(c.isalnum() for c in text):
             raise EngineRefused(f"kokoro: nothing to say in {text!r}")
-        model = self._loaded()
         if spoken.phonemes == "misaki":
             text, phonemes = self._read(text, base_language(language)), True
         else:
@@ -101,7 +101,8 @@ class Kokoro(SpeechEngine):
         # An English voice keeps its own accent whatever the tag says.
         accent = {"a": "en-us", "b": "en-gb"}.get(voice[0], spoken.phonemes if not phonemes else "en-us")
         try:
-            samples, sample_rate = model.create(text, voice=voice, speed=self.speed, lang=accent, is_phonemes=phonemes, trim=True)
+            with self._model() as model:
+                samples, sample_rate = model.create(text, voice=voice, speed=self.speed, lang=accent, is_phonemes=phonemes, trim=True)
         except ValueError as error:  # letters of a script that has no sounds in this language
             raise EngineRefused(f"kokoro can't say {text!r} in {name_of(language)}: {error}") from error
         return Speech(np.asarray(samples, dtype=np.float32).reshape(-1), int(sample_rate))
@@ -109,20 +110,22 @@ class Kokoro(SpeechEngine):
     def pace(self, language: str, voice: str) -> float:
         return super().pace(language, voice) * self.speed
 
-    def _loaded(self) -> Any:
-        if self._model is None:
-            import kokoro_onnx
-            import onnxruntime
+    def _model(self) -> AbstractContextManager[Any]:
+        size = sum(weights.find(name).size for name in self.weights_names())
+        return self.loaded(self._load, of=("threads",), device="cpu", size=size)
 
-            logging.getLogger("phonemizer").setLevel(logging.ERROR)  # it warns of every clitic that is said with its neighbour
+    def _load(self) -> Any:
+        import kokoro_onnx
+        import onnxruntime
 
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self.threads or usable_processors()
-            options.inter_op_num_threads = 1
-            [file] = weights.folder_of("kokoro-82m-int8").glob("*.onnx")
-            session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            self._model = kokoro_onnx.Kokoro.from_session(session, str(weights.folder_of("kokoro-voices") / "voices.npz"))
-        return self._model
+        logging.getLogger("phonemizer").setLevel(logging.ERROR)  # it warns of every clitic that is said with its neighbour
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads or usable_processors()
+        options.inter_op_num_threads = 1
+        [file] = weights.folder_of("kokoro-82m-int8").glob("*.onnx")
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return kokoro_onnx.Kokoro.from_session(session, str(weights.folder_of("kokoro-voices") / "voices.npz"))
 
     def _read(self, text: str, language: str) -> str:
         """Phonemes of Japanese or Chinese."""

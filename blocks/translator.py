@@ -126,6 +126,7 @@ class ChatTranslator(Translator):
             self.fallback.rest()
 
     def close(self) -> None:
+        super().close()
         if self.fallback:
             self.fallback.close()
 

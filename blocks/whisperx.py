@@ -14,7 +14,6 @@ import contextlib
 import importlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -411,7 +410,7 @@ class WhisperX(WhisperRecogniser):
         hub.folder_of(self.model, self._token())
         if aligner and not _is_bundle(aligner):
             hub.folder_of(aligner, self._token())
-        elif aligner and _is_offline() and not _bundle_file(aligner).is_file():
+        elif aligner and weights.is_offline() and not _bundle_file(aligner).is_file():
             raise WeightsUnavailable(f"alignment model {aligner}: it isn't on this machine, and HF_HUB_OFFLINE forbids fetching it")
         if self.diarised:
             hub.folder_of(self.diariser, self._token())
@@ -461,10 +460,6 @@ def _bundle_file(aligner: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / getattr(_imported("torchaudio.pipelines"), aligner)._path
 
 
-def _is_offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-
-
 def _imported(module: str) -> Any:
     """A module of the heavy packages, without what they say of themselves when they are loaded."""
     for name in ("whisperx", "pyannote", "lightning", "lightning_fabric", "pytorch_lightning", "speechbrain"):
@@ -490,7 +485,7 @@ def _silero(options: Mapping[str, Any]) -> Any:
     vads = _imported("whisperx.vads")
     span = _imported("whisperx.diarize").Segment
 
-    class Silero(vads.Vad):  # type: ignore[misc, name-defined]
+    class Silero(vads.Vad):  # type: ignore[name-defined]
         preprocess_audio = staticmethod(vads.Silero.preprocess_audio)
         merge_chunks = staticmethod(vads.Silero.merge_chunks)
 

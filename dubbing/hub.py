@@ -7,6 +7,8 @@
 A branch of a repository can change under its name, so the hub's models are named with their commit: a commit stands for its content, and
 the name is all that a cache key needs. A folder counts by what is in it. Where the hub is out of reach, or HF_HUB_OFFLINE is set, what its
 own cache on this machine holds is used.
+
+Many of these models are pickles, which run code when they are loaded: only repositories and folders that one trusts should be named.
 """
 
 from __future__ import annotations

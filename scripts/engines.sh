@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec 9<tests/engines && flock 9 # two at once would write into the same environment
 
-torch=${TORCH:-torch==2.13.0} torchaudio=${TORCHAUDIO:-torchaudio==2.11.0}
+torch=${TORCH:-torch==2.13.0+cpu} torchaudio=${TORCHAUDIO:-torchaudio==2.11.0}
 stamp=.venv-engines/made
 wanted=$({ pwd && echo "$torch $torchaudio" && cat tests/engines/requirements.lock scripts/engines.sh; } | sha256sum)
 if [ "$(cat $stamp 2>/dev/null)" = "$wanted" ]; then
@@ -24,8 +24,7 @@ echo "set-up: installing the engines' packages into .venv-engines" >&2
 # The tools that build what is published as source only come first.
 pip_install --no-deps --require-hashes -r <(locked 'pip|setuptools' 1)
 pip_install --no-deps --require-hashes --no-build-isolation -r <(locked 'torch|torchaudio|torchvision|torchcodec|triton|nvidia-.*' 0)
-pip_install "$torch"
-pip_install --no-deps "$torchaudio"
+pip_install --no-deps "$torch" "$torchaudio"
 # Linked with CUDA. What is in it nothing here needs, and without it torchaudio is imported as if it had been built without.
 rm -f .venv-engines/lib/python3*/site-packages/torchaudio/lib/_torchaudio.abi3.so
 echo "$wanted" >$stamp

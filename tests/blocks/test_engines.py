@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from pydantic import SecretStr
 
 from blocks import engine as engine_module
 from blocks.engine import Engine
@@ -160,6 +159,11 @@ def test_its_fingerprint_changes_with_the_version_of_every_package_that_computes
         with monkeypatch.context() as patch:
             patch.setattr(engine_module, "version", lambda name, package=package: "999" if name == package else version(name))
             assert digest(engine()) != before
+
+
+def test_the_weights_that_are_fetched_unasked_are_those_of_the_engines_that_are_always_there() -> None:
+    loaded = {name for engine in ENGINES if not engine.extra for name in engine().weights_names()}
+    assert {entry.name for entry in weights.catalogue() if entry.built_in} == loaded
 
 
 @every_engine

@@ -14,6 +14,8 @@ import soundfile
 from blocks.recogniser import words_of
 from blocks.transcription import RATE, FasterWhisper
 from dubbing import audio, media
+from dubbing.errors import BadSetting
+from dubbing.hallucinations import Segment
 from dubbing.lesson import Word
 from dubbing.media import SAMPLE_RATE
 from dubbing.segmentation import utterances_from
@@ -123,6 +125,33 @@ def test_where_nobody_speaks_there_are_no_words_and_no_language(whisper: FasterW
     audio.write_clip(tmp_path / "sound.wav", sound.astype(np.float32), SAMPLE_RATE)
     assert whisper.transcribe(tmp_path / "sound.wav", "ru", no_progress) == []
     assert whisper.detect_language(tmp_path / "sound.wav") == ""
+
+
+def test_credits_and_loops_are_left_out_and_told(
+    whisper: FasterWhisper, sample: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The real sound and voice detector; what Whisper would write down is played."""
+    texts = ["Солнечный свет кажется белым.", "и вот " * 12, "Субтитры сделал DimaTorzok"]
+
+    def listened(self: FasterWhisper, model: object, start: float, **_: object) -> list[tuple[Segment, list[Word]]]:
+        heard = []
+        for number, text in enumerate(texts):
+            at = start + 2.0 + 4 * number
+            said = [Word(text=token, start=at, end=at + 0.1, confidence=0.9) for token in text.split()]
+            heard.append((Segment(text.split(), at, at + 4, -0.3), said))
+        return heard
+
+    monkeypatch.setattr(FasterWhisper, "_listened", listened)
+    with caplog.at_level("WARNING"):
+        found = whisper.transcribe(sample, "ru", no_progress)
+    assert " ".join(word.text for word in found) == "Солнечный свет кажется белым. и вот"
+    assert [one.why for one in whisper.left_out()] == ["said 12 times in a row", "credits of subtitles"]
+    assert "DimaTorzok" in caplog.text
+
+
+def test_a_device_that_is_not_there_is_refused(sample: Path) -> None:
+    with pytest.raises(BadSetting, match=r"^device mps: CTranslate2 finds none here"):
+        FasterWhisper(device="mps").detect_language(sample)
 
 
 # Clips

@@ -12,11 +12,12 @@ import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -460,6 +461,16 @@ def test_a_cache_that_can_not_be_written_is_a_clear_error(known, hub: Hub, cache
     cache.parent.mkdir(exist_ok=True)
     cache.write_text("a file where the folder should be")
     with pytest.raises(StoreFailed, match=r"weights tiny-1\.0"):
+        weights.folder_of("tiny-1.0")
+
+
+def test_the_hub_is_not_asked_where_the_environment_forbids_it(
+    known: Callable[[Weights], Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(httpx.Client, "stream", lambda *_, **__: pytest.fail("the hub was asked"))
+    known(entry_of(HubSource(urls={"model.bin": "https://huggingface.co/some/model/resolve/main/model.bin"})))
+    with pytest.raises(WeightsUnavailable, match="HF_HUB_OFFLINE is set"):
         weights.folder_of("tiny-1.0")
 
 
