@@ -26,8 +26,8 @@ _EXIT_CODES = """\
 exit codes:
   0 done   2 wrong usage   10 bad input   11 source not found   12 empty or 0 seconds   13 not a media file   14 cut off   15 too large
   16 too long   17 no sound   18 silent   19 no speech   20 language not supported   21 bad setting   30 a fault that may pass
-  31 download failed   32 weights can't be fetched   33 store can't be used   40 engine refused   41 weights are not the pinned ones
-  50 store damaged   130 interrupted   1 anything else, a bug
+  31 download failed   32 weights can't be fetched   33 store can't be used   34 a service is down   40 engine refused
+  41 weights are not the pinned ones   50 store damaged   130 interrupted   1 anything else, a bug
 """
 
 
