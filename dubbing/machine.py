@@ -307,7 +307,7 @@ def torch() -> Finding:
     if not said:
         missing = "No module named 'torch'" in reason
         return Finding(
-            "Machine", "torch", "missing" if missing else "broken", "not installed" if missing else reason, "" if missing else mend
+            "Machine", "torch", "missing" if missing else "broken", "not installed" if missing else reason, install if missing else mend
         )
     version, cuda, available = said.split()
     if available != "True":
@@ -348,8 +348,12 @@ def shown(address: str) -> str:
     >>> shown("https://anna:secret@example.org:4200/api?key=x")
     'https://example.org:4200/api'
     """
-    parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "an address that is none"
+    where = f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{parts.scheme}://{where}" if parts.scheme else where
 
 
 class _Unreachable(Exception):

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from uuid import uuid4
 
+import httpx
+from prefect.settings import PREFECT_API_URL
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -52,6 +54,7 @@ _ENGINES: dict[Profile, dict[str, str]] = {
     "gpu": {"separation": "demucs", "transcription": "whisperx", "translation": "ollama", "speech": "chatterbox"},
 }
 _ANOTHER_STORE = "export COURSEDUB_STORE=…"
+_BLOCKS = ("coursedub-store/", "coursedub-s3-store/")  # how the address of a store begins that is a block in Prefect
 _KEYS = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_ENDPOINT_URL=…"
 _MARKS: dict[State, tuple[str, str]] = {"ok": ("✓", "green"), "missing": ("✗", "red"), "broken": ("✗", "red")}
 _WIDE = 160  # characters of a report where nobody's terminal says otherwise
@@ -164,13 +167,13 @@ def _line(finding: Finding) -> Table:
     mark, colour = _MARKS[finding.state] if finding.required or finding.state == "ok" else ("–", "yellow")
     row = Table.grid(padding=(0, 1))
     row.add_column(width=3, justify="right")
-    row.add_column(width=22)
+    row.add_column(width=26, overflow="fold")
     row.add_column(width=7)
     row.add_column(overflow="fold")
     said = Text(finding.detail)
     if finding.mend:
         said.append(f"\n→ {finding.mend}", "cyan")
-    row.add_row(Text(mark, colour), finding.name, Text(finding.state, colour), said)
+    row.add_row(Text(mark, colour), Text(finding.name), Text(finding.state, colour), said)
     return row
 
 
@@ -204,7 +207,7 @@ def _engine(family: str, engine: type[Engine]) -> Finding:
 def _store_disk(address: str | None) -> Iterator[Finding]:
     """Room for a store on this machine; a block's is where its files are worked on, which only opening it tells."""
     address = address or default_store()
-    if "://" not in address and not address.startswith(("coursedub-store/", "coursedub-s3-store/")):
+    if "://" not in address and not address.startswith(_BLOCKS):
         yield machine.disk("the store", Path(address).expanduser(), _ANOTHER_STORE)
 
 
@@ -212,9 +215,15 @@ def _store(address: str | None) -> Iterator[Finding]:
     """Whether the store can be reached and written."""
     where = machine.shown(address) if address and "://" in address else address or default_store()
     mend = _KEYS if where.startswith("s3://") else _ANOTHER_STORE
+    in_prefect = where.startswith(_BLOCKS)
+    if in_prefect and not PREFECT_API_URL.value():
+        yield Finding(
+            "Services", "store", "missing", f"{where} is a block in Prefect, and PREFECT_API_URL is not set", "export PREFECT_API_URL=…"
+        )
+        return
     try:
         store = open_store(address)
-        if where.startswith(("s3://", "coursedub-s3-store/")):
+        if store.working_files is not None:
             from blocks.s3_store import S3Store
 
             assert isinstance(store, S3Store)
@@ -239,8 +248,14 @@ def _store(address: str | None) -> Iterator[Finding]:
         yield Finding("Services", "store", "broken", f"{where}: a file that was just written is not there", mend)
     except CoursedubError as error:
         yield Finding("Services", "store", "broken", str(error), mend)
-    except (ImportError, OSError) as error:
-        yield Finding("Services", "store", "broken", f"{where}: {error}", mend)
+    except (httpx.HTTPError, RuntimeError):
+        if not in_prefect:
+            raise
+        yield Finding("Services", "store", "missing", f"{where}: Prefect's server, which keeps it, can't be reached", mend)
+    except ImportError as error:
+        yield Finding(
+            "Services", "store", "missing", f"{where}: {error.name} is not installed", f"{sys.executable} -m pip install 'coursedub[s3]'"
+        )
     else:
         state: State = "ok" if whole else "broken"
         yield Finding("Services", "store", state, f"{where}, written and read" if whole else f"{where} gives back other bytes than it took")
@@ -248,10 +263,8 @@ def _store(address: str | None) -> Iterator[Finding]:
 
 def _prefect(required: bool) -> Iterator[Finding]:
     """Whether Prefect's server takes this machine's word, and has the pool that the GPU server works for."""
-    import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-    from prefect.settings import PREFECT_API_URL
 
     address = PREFECT_API_URL.value()
     if not address:
