@@ -39,6 +39,7 @@ CHATTERBOX = "http://127.0.0.1:8001"
 OLLAMA = "http://127.0.0.1:11434"
 OLLAMA_MODEL = "qwen2.5:14b"
 WORKER = "http://127.0.0.1:8002"  # the health check of the GPU server's Prefect worker: systemd/coursedub-worker.service
+WORKER_NAME = f"gpu-{socket.gethostname()}"
 POOL = "gpu"
 STORE_PATIENCE = 10.0  # seconds that a bucket may be out of reach
 PAUSE = 2.0  # seconds between two looks while waiting for a server that can serve
@@ -118,7 +119,7 @@ def can_serve(addresses: Addresses, without_worker: bool) -> Iterator[Finding]:
     yield machine.chatterbox(addresses.chatterbox, on_gpu=True)
     if not without_worker:
         yield machine.worker(addresses.worker)
-    yield from _prefect(required=True)
+    yield from _prefect(required=True, worker="" if without_worker else WORKER_NAME)
 
 
 def waited(look: Callable[[], Iterable[Finding]], seconds: float) -> list[Finding]:
@@ -213,7 +214,8 @@ def _store_disk(address: str | None) -> Iterator[Finding]:
 
 def _store(address: str | None) -> Iterator[Finding]:
     """Whether the store can be reached and written."""
-    where = machine.shown(address) if address and "://" in address else address or default_store()
+    address = address or default_store()
+    where = machine.shown(address) if "://" in address else address
     mend = _KEYS if where.startswith("s3://") else _ANOTHER_STORE
     in_prefect = where.startswith(_BLOCKS)
     if in_prefect and not PREFECT_API_URL.value():
@@ -261,9 +263,10 @@ def _store(address: str | None) -> Iterator[Finding]:
         yield Finding("Services", "store", state, f"{where}, written and read" if whole else f"{where} gives back other bytes than it took")
 
 
-def _prefect(required: bool) -> Iterator[Finding]:
-    """Whether Prefect's server takes this machine's word, and has the pool that the GPU server works for."""
+def _prefect(required: bool, worker: str = "") -> Iterator[Finding]:
+    """Whether Prefect's server takes this machine's word, has the pool that the GPU server works for, and in it the worker of this name."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import WorkerStatus
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
     address = PREFECT_API_URL.value()
@@ -284,6 +287,12 @@ def _prefect(required: bool) -> Iterator[Finding]:
                 return
             pool = client.read_work_pool(POOL)
             yield Finding("Services", f"pool {POOL}", "ok", f"of type {pool.type}" + (", paused" if pool.is_paused else ""))
+            # A worker's own health check is content while it starts; the server knows whether it has reached it.
+            if worker:
+                online = {known.name for known in client.read_workers_for_work_pool(POOL) if known.status == WorkerStatus.ONLINE}
+                detail = f"{worker} is {'online' if worker in online else 'not online there'}"
+                restart = "" if worker in online else "sudo systemctl restart coursedub-worker"
+                yield Finding("Services", f"worker in pool {POOL}", "ok" if worker in online else "missing", detail, restart)
     except ObjectNotFound:
         yield Finding(
             "Services", f"pool {POOL}", "missing", f"{where} has none", f"prefect --no-prompt work-pool create {POOL} --type process"

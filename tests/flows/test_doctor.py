@@ -237,6 +237,9 @@ def test_a_server_can_serve_when_nothing_is_missing_and_says_what_is(
             monkeypatch.setenv("COURSEDUB_CHATTERBOX", chatterbox)
             monkeypatch.setenv("OLLAMA_HOST", ollama.removeprefix("http://"))  # as Ollama itself has it
             monkeypatch.setenv("COURSEDUB_WORKER", worker)
+            assert named(told(capsys, "--can-serve")[1], "worker in pool gpu")["state"] == "missing"
+            with get_client(sync_client=True) as client:
+                client.send_worker_heartbeat("gpu", doctor.WORKER_NAME, heartbeat_interval_seconds=3600.0)
             code, report = told(capsys, "--can-serve", "--wait", "600")
             assert (code, report["can_serve"]) == (0, True), report
             monkeypatch.setenv("COURSEDUB_WORKER", NOWHERE)
