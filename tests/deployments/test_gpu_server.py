@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.deployments.bare_server import GPU_SERVER, OLLAMA, BareServer, Run, bare_server, ollama_archive, pin_ollama
 
@@ -487,3 +491,25 @@ def test_the_worker_is_last_to_start_and_its_lesson_is_not_cut_short() -> None:
     assert "KillSignal=SIGINT" in unit and "KillMode=mixed" in unit and "ExecStop=/opt/coursedub/bin/drain" in unit
     target = (UNITS / "coursedub.target").read_text()
     assert [unit for unit in unit_files() if unit.suffix == ".service" and unit.name not in target] == []
+
+
+# --- the locks
+
+
+def test_the_pipelines_lock_has_all_that_the_project_and_its_extras_ask_for() -> None:
+    """`make -C deployments/gpu_server lock` writes it anew when pyproject.toml has changed."""
+    project = tomllib.loads((GPU_SERVER.parents[1] / "pyproject.toml").read_text())
+    asked = [*project["project"]["dependencies"], *itertools.chain(*project["project"]["optional-dependencies"].values())]
+    asked += [*project["dependency-groups"]["build"], "pip"]
+    lock = (GPU_SERVER / "pipeline.lock").read_text()
+    locked = {canonicalize_name(name): version for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock, re.MULTILINE)}
+    assert [need for need in map(Requirement, asked) if not need.specifier.contains(locked.get(canonicalize_name(need.name), "0"))] == []
+    assert all("--hash=sha256:" in pin for pin in re.split(r"^(?=[A-Za-z0-9])", lock, flags=re.MULTILINE)[1:])
+
+
+def test_what_is_fetched_from_elsewhere_is_pinned() -> None:
+    versions = dict(re.findall(r"^([A-Z0-9_]+)=(\S+)", (GPU_SERVER / "versions.sh").read_text(), re.MULTILINE))
+    assert re.fullmatch(r"[0-9a-f]{64}", versions["OLLAMA_SHA256"])
+    assert "v$OLLAMA_VERSION/" in versions["OLLAMA_ARCHIVE"] and versions["OLLAMA_ARCHIVE"].startswith("https://")
+    assert re.fullmatch(r"3\.11\.\d+", versions["PYTHON_VERSION"])
+    assert re.search(r"^uv==\S+ \\\n    --hash=sha256:[0-9a-f]{64}$", (GPU_SERVER / "tools.lock").read_text(), re.MULTILINE)
