@@ -30,7 +30,7 @@ readonly SERVICES=(coursedub-ollama coursedub-chatterbox coursedub-worker)
 readonly PULL_ADDRESS=127.0.0.1:11499 # of the Ollama that runs only while the model is fetched
 readonly PULL_PATIENCE=120 # seconds until it answers
 
-dry_run='' model='' without_models='' no_start='' changes=0 changed_services=() settings_changed='' installed=''
+dry_run='' model='' without_models='' no_start='' changes=0 changed_services=() installed=''
 
 say() { echo "install: $*"; }
 
@@ -168,7 +168,6 @@ write_settings() {
     elif [ "$written" != "$digest" ]; then
         if [ "$(sha256sum <"$target" | cut -d ' ' -f 1)" = "$written" ]; then
             change "$target" place_settings "$new" "$target" "$group" "$name" "$digest"
-            settings_changed=yes
         elif ! cmp --silent "$new" "$target.new"; then
             change "$target was changed by hand and stays; the new one is $target.new" place_settings "$new" "$target.new" "$group" "" ""
         fi
@@ -228,7 +227,6 @@ END
 #CHATTERBOX_MAX_WAITING=16
 #CHATTERBOX_VOICES=/var/lib/coursedub-chatterbox/voices
 END
-    [ -z "$settings_changed" ] || restart_later "${SERVICES[@]}"
     if [ -z "$dry_run" ] && [ "$(setting services.env COURSEDUB_OLLAMA_MODEL)" != "$model" ]; then
         fail "$ETC/services.env was changed by hand: set COURSEDUB_OLLAMA_MODEL=$model there, then run this again"
     fi
@@ -480,11 +478,35 @@ start() {
         say "next: set PREFECT_API_URL in $ETC/worker.env, then run this again"
         return
     fi
-    systemctl --quiet is-active coursedub.target || change "start coursedub.target" systemctl start --no-block coursedub.target
+    restart_for_settings
+    [ "$(systemctl is-active coursedub.target || :)" = active ] || change "start coursedub.target" systemctl start --no-block coursedub.target
     for service in $(printf '%s\n' "${changed_services[@]}" | sort -u); do
+        case $(systemctl is-active "$service" || :) in
         # Not awaited: the worker first ends the lesson in hand.
-        ! systemctl --quiet is-active "$service" || change "restart $service" systemctl restart --no-block "$service"
+        active | activating | failed) change "restart $service" systemctl restart --no-block "$service" ;;
+        esac
     done
+}
+
+# Settings that a service was not started with yet, whoever changed them.
+restart_for_settings() {
+    local service applied
+    applied=$(
+        cd $ETC
+        echo "coursedub-ollama $(cat services.env | sha256sum)"
+        echo "coursedub-chatterbox $(cat chatterbox.env | sha256sum)"
+        echo "coursedub-worker $(cat services.env worker.env | sha256sum)"
+    )
+    [ "$(cat $ETC/.applied 2>/dev/null || :)" != "$applied" ] || return 0
+    for service in "${SERVICES[@]}"; do
+        grep -qxF "$(grep "^$service " <<<"$applied")" $ETC/.applied 2>/dev/null || restart_later "$service"
+    done
+    change "settings for the services" note_applied "$applied"
+}
+
+note_applied() {
+    (umask 077 && echo "$1" >$ETC/.applied.part)
+    mv $ETC/.applied.part $ETC/.applied
 }
 
 report_gpu() {

@@ -371,8 +371,14 @@ def test_an_update_goes_into_a_new_environment_and_restarts_what_it_concerns(ins
     settings.write_text(settings.read_text().replace("PREFECT_API_URL=", "PREFECT_API_URL=https://prefect.example.org/api"))
     installed.path("/run/systemd/system").mkdir(parents=True)
     installed.path("/played/active").write_text("coursedub.target\ncoursedub-worker\ncoursedub-chatterbox\ncoursedub-ollama\n")
-    installed.calls()
+    assert installed.install().changes[:1] == ["settings for the services"]
+    restarted = [f"systemctl restart --no-block coursedub-{name}" for name in ("chatterbox", "ollama", "worker")]
+    assert [call for call in installed.calls() if " restart " in call] == restarted
     assert "done, 0 changes" in installed.install().output
+    settings.write_text(settings.read_text() + "COURSEDUB_STORE=s3://bucket/x\n")
+    assert installed.install().changes[:2] == ["settings for the services", "restart coursedub-worker"], "those of the worker alone"
+    assert "done, 0 changes" in installed.install().output
+    installed.calls()
     old = os.readlink(installed.path("/opt/coursedub/pipeline"))
     lock = installed.checkout / "deployments/gpu_server/pipeline.lock"
     lock.write_text("# newer\n" + lock.read_text())
