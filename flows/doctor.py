@@ -32,6 +32,7 @@ from blocks.translation import TRANSLATORS
 from dubbing import machine, weights
 from dubbing.errors import CoursedubError
 from dubbing.machine import Finding, State
+from dubbing.places import user_cache
 
 Profile = Literal["cpu", "gpu"]
 
@@ -90,7 +91,7 @@ def doctor(profile: Profile, store: str | None, addresses: Addresses) -> Iterato
     yield from machine.extras(_extras_of(chosen, store or default_store()))
     yield from machine.ffmpeg()
     yield from machine.capacity(profile)
-    yield machine.disk("temporary files", Path(tempfile.gettempdir()), "export TMPDIR=…")
+    yield _temporary_disk()
     yield machine.disk("weights", weights.cache_folder(), "export COURSEDUB_WEIGHTS=…")
     yield from _store_disk(store)
     yield from machine.gpu(required=on_gpu)
@@ -113,8 +114,8 @@ def doctor(profile: Profile, store: str | None, addresses: Addresses) -> Iterato
 def can_serve(addresses: Addresses, without_worker: bool) -> Iterator[Finding]:
     """What has to be so for the GPU server to take a lesson now. `without_worker`: for what starts the worker when all else is ready."""
     yield from machine.gpu(required=True)
-    yield machine.disk("temporary files", Path(tempfile.gettempdir()))
-    yield machine.disk("weights", weights.cache_folder())
+    yield _temporary_disk()
+    yield machine.disk("files in work", user_cache())
     yield machine.ollama(addresses.ollama, addresses.ollama_model)
     yield machine.chatterbox(addresses.chatterbox, on_gpu=True)
     if not without_worker:
@@ -203,6 +204,10 @@ def _engine(family: str, engine: type[Engine]) -> Finding:
         mend = f"{sys.executable} -m pip install 'coursedub[{','.join(extras)}]'" if extras else "make setup"
         return Finding("Engines", family, "missing", f"{engine.engine_name}: not installed: {', '.join(lacking)}", mend)
     return Finding("Engines", family, "ok", f"{engine.engine_name}" + (f" ({versions})" if versions else ""))
+
+
+def _temporary_disk() -> Finding:
+    return machine.disk("temporary files", Path(tempfile.gettempdir()), "export TMPDIR=…", machine.TEMPORARY_DISK)
 
 
 def _store_disk(address: str | None) -> Iterator[Finding]:

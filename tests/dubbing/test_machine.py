@@ -179,9 +179,8 @@ def test_a_disk_is_judged_where_the_folder_would_be(tmp_path: Path) -> None:
     assert str(tmp_path) in finding.detail and "not/yet" not in finding.detail
 
 
-def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "DISK", 1e18)
-    finding = machine.disk("weights", tmp_path, "export COURSEDUB_WEIGHTS=…")
+def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
+    finding = machine.disk("weights", tmp_path, "export COURSEDUB_WEIGHTS=…", needed=1e18)
     assert (finding.state, finding.mend) == ("broken", "export COURSEDUB_WEIGHTS=…")
 
 
