@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from dubbing.errors import BadSetting, CoursedubError, PassingFault
 from dubbing.privacy import report_nothing
 
 if TYPE_CHECKING:
+    from dubbing.machine import Finding
     from tasks.progress import Event
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
@@ -145,6 +146,25 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", nargs="*", metavar="name", help="which to fetch (default: those of the built-in engines)")
     models.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     models.set_defaults(run=_weights)
+
+    doctor = verbs.add_parser(
+        "doctor",
+        help="say what is missing on this machine, and how to mend it",
+        description="Look at what the pipeline needs: programs, packages, weights, disk, memory, GPU, store and services. Each is ok, "
+        "missing or broken, with the command that mends it. Exit code 0: nothing stands in the way, 1: something does.",
+    )
+    doctor.add_argument(
+        "--profile",
+        choices=["cpu", "gpu"],
+        default="cpu",
+        help="what is required: the engines that are built in (default), or those of the GPU server",
+    )
+    doctor.add_argument("--store", metavar="STORE", help=_STORE_HELP)
+    doctor.add_argument("--can-serve", action="store_true", help="only whether the GPU server can take a lesson now")
+    doctor.add_argument("--without-worker", action="store_true", help="with --can-serve: all but the worker")
+    doctor.add_argument("--wait", type=amount, metavar="SECONDS", default=0.0, help="with --can-serve: wait for it, so long at most")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -404,6 +424,26 @@ def _weights(options: argparse.Namespace) -> int:
             print(f"{row['name']:{width}}  {row['megabytes']:8.1f} MB  {row['licence']:12}  {state:11}  {row['what']}")
         print(f"\nkept in {weights.cache_folder()}")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    if (options.without_worker or options.wait) and not options.can_serve:
+        raise BadSetting("--without-worker and --wait: only together with --can-serve")
+    from flows.doctor import Addresses, as_json, can_serve, doctor, show, waited
+
+    addresses = Addresses.from_environment()
+    findings: Iterable[Finding]
+    if options.can_serve:
+        findings = waited(lambda: can_serve(addresses, options.without_worker), options.wait)
+        verdict, good, bad = "can_serve", "This server can serve", "This server can't serve"
+    else:
+        findings = doctor(options.profile, options.store, addresses)
+        verdict, good, bad = "ok", "This machine has all that it needs", "Not ready"
+    if options.json:
+        report = as_json(findings, verdict)
+        print(json.dumps(report, ensure_ascii=False))
+        return 0 if report[verdict] else 1
+    return 0 if show(findings, good, bad) else 1
 
 
 def _quiet_prefect() -> None:
