@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from blocks.store import Store
-from blocks.translator import Translator
+from blocks.translation import Translator
 from dubbing.lesson import Termbase, Transcript, TranslatedLine, Translation
 from dubbing.problems import names_in
 from dubbing.terms import occurring

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from blocks.store import Store
-from blocks.translator import Translator
+from blocks.translation import Translator
 from dubbing.errors import EngineRefused
 from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation
 from dubbing.problems import names_in
