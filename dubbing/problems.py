@@ -154,7 +154,7 @@ _NO_NAMES = frozenset(
 def names_in(texts: Iterable[str]) -> frozenset[str]:
     """The names in a lesson: capitalised words inside sentences that are written small nowhere. Recognisers write "Радуга" now and then."""
     small: dict[str, set[str]] = {}
-    names = set()
+    names: set[str] = set()
     for text in texts:
         names.update(word for word, opens in _capitalised(text) if not opens and len(word) > 2 and word.casefold() not in _NO_NAMES)
         for word in _WORD.findall(text):
