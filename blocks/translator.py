@@ -175,7 +175,6 @@ class _Ladder:
 
     def __init__(self, translator: ChatTranslator, window: Window, source: str, target: str) -> None:
         self._translator, self._window, self._source, self._target = translator, window, source, target
-        self._passage = " ".join([*window.before, *(line.text for line in window.lines), *window.after])
         self._problems: dict[int, str] = {}  # of the last answers, by line
         self._best: dict[int, TranslatedLine] = {}  # what is taken as things stand
         self._doubts: dict[int, tuple[Doubt, ...]] = {}  # about the lines in `_best`
@@ -252,7 +251,7 @@ class _Ladder:
         if good:
             chosen = _chosen(good, budget)
             own_terms = terms.occurring(self._window.terms, line.text, self._source)
-            doubts = doubts_about(chosen, line.text, self._source, self._target, own_terms, budget, self._passage)
+            doubts = doubts_about(chosen, line.text, self._source, self._target, own_terms, budget, self._window.names)
             self._problems.pop(n, None)
             if n not in self._sound or _weight(chosen, doubts) < _weight(self._best[n].text, self._doubts[n]):
                 variants = tuple(sorted(good, key=len)) if len(good) > 1 else ()

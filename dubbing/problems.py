@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -75,21 +75,27 @@ class Doubt(NamedTuple):
 
 
 def doubts_about(
-    line: str, source_line: str, source: str, target: str, terms: Sequence[Term] = (), budget: int | None = None, passage: str = ""
+    line: str,
+    source_line: str,
+    source: str,
+    target: str,
+    terms: Sequence[Term] = (),
+    budget: int | None = None,
+    names: Set[str] | None = None,
 ) -> tuple[Doubt, ...]:
     """Doubts about a line with which `problem_with` finds nothing wrong.
 
     Args:
         terms: that occur in the source line.
         budget: characters for which there is time.
-        passage: in which the source line stands.
+        names: of the lesson (`names_in`); None when nothing is known of it.
     """
     doubts = [
         Doubt(f"it does not say “{term.translation}” for “{term.source}”", term.certain)
         for term in terms
         if not is_used(term, line, target)
     ]
-    if lost := lost_names(source_line, line, source, target, passage):
+    if lost := lost_names(source_line, line, source, target, names):
         doubts.append(Doubt(f"it lost the name {', '.join(lost)}", True))
     if budget is not None and len(line) > budget * OVER_BUDGET:
         doubts.append(Doubt(f"it is too long ({len(line)} characters, there is time for {budget})", False))
@@ -145,24 +151,35 @@ _NO_NAMES = frozenset(
 )
 
 
-def lost_names(source_line: str, line: str, source: str, target: str, passage: str = "") -> list[str]:
+def names_in(texts: Iterable[str]) -> frozenset[str]:
+    """The names in a lesson: capitalised words inside sentences that are written small nowhere. Recognisers write "Радуга" now and then."""
+    small: dict[str, set[str]] = {}
+    names: set[str] = set()
+    for text in texts:
+        names.update(word for word, opens in _capitalised(text) if not opens and len(word) > 2 and word.casefold() not in _NO_NAMES)
+        for word in _WORD.findall(text):
+            if word.islower():
+                small.setdefault(word[:2], set()).add(word)  # words that begin with other letters are never the same
+    return frozenset(name for name in names if not any(same_word(name.casefold(), word) for word in small.get(name.casefold()[:2], ())))
+
+
+def lost_names(source_line: str, line: str, source: str, target: str, names: Set[str] | None = None) -> list[str]:
     """Names in the source line for which the translated one has nothing that may be them: no word that sounds alike, no other name.
 
-    A name is a capitalised word inside a sentence that the passage around doesn't write small: recognisers write "Радуга" now and then.
-    In German every noun is capitalised, and scripts without capitals show no names: nothing is known there. "Земля" is "Earth": any
+    In German every noun has a capital, and scripts without capitals show no names: nothing is known there. "Земля" is "Earth": any
     capitalised word that isn't another name's counterpart will do.
+
+    Args:
+        names: of the lesson (`names_in`); None: the line is all that is known.
     """
     scripts = [LANGUAGES[base_language(tag)].script for tag in (source, target) if base_language(tag) in LANGUAGES]
     if base_language(source) == "de" or len(scripts) < 2 or not all(set(script) & set(_CASED) for script in scripts):
         return []
-    names = [word for word, opens in _capitalised(source_line) if not opens and len(word) > 2 and word.casefold() not in _NO_NAMES]
-    if names:
-        small = {word for word in _WORD.findall(passage) if word.islower()}
-        names = [name for name in names if not any(same_word(name.casefold(), word) for word in small)]
+    kept = names_in([source_line]) if names is None else names
     spare = [word for word, opens in _capitalised(line) if not opens or len(word) >= _LONG_OPENER or word.isupper()]
     words = _WORD.findall(line)
     lost = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(word for word in _WORD.findall(source_line) if word in kept):
         if any(_sound_alike(name, word) for word in words):
             spare = [word for word in spare if not _sound_alike(name, word)]
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from dubbing import placement
@@ -40,6 +40,7 @@ class Window(NamedTuple):
     summary: str = ""  # of the whole lesson
     budgets: Mapping[int, int] = {}  # characters for which there is time; a line with time enough has none
     strict: bool = False  # whether a line beyond its budget is of no use
+    names: Set[str] | None = None  # of the whole lesson, where it is known
     known: Mapping[int, str] = {}  # lines that are translated already: context for the others
 
     @property

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blocks.store import Store
-from blocks.translator import Translator
+from blocks.translation import Translator
 from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation, Utterance
+from dubbing.problems import names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
@@ -35,9 +36,11 @@ def retranslate(
     utterances = transcript.utterances
     positions = [position for position, utterance in enumerate(utterances) if utterance.id in lines]
 
+    names = names_in(line.text for line in utterances)
+
     def window_of(position: int) -> Window:
         own_terms = occurring(termbase.terms, utterances[position].text, transcript.language)
-        return neighbourhood(utterances, position, position + 1)._replace(terms=own_terms, summary=termbase.summary)
+        return neighbourhood(utterances, position, position + 1)._replace(terms=own_terms, summary=termbase.summary, names=names)
 
     def shaping(position: int) -> dict[str, object]:
         window = window_of(position)

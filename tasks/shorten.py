@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from blocks.store import Store
-from blocks.translator import Translator
+from blocks.translation import Translator
 from dubbing.lesson import Termbase, Transcript, TranslatedLine, Translation
+from dubbing.problems import names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
@@ -39,11 +40,13 @@ def shorten(
     }
     positions = [at for at, utterance in enumerate(utterances) if utterance.id in budgets and utterance.id not in ready]
 
+    names = names_in(line.text for line in utterances)
+
     def window_of(position: int) -> Window:
         line = utterances[position]
         own_terms = occurring(termbase.terms, line.text, transcript.language)
         return neighbourhood(utterances, position, position + 1)._replace(
-            terms=own_terms, summary=termbase.summary, budgets={1: budgets[line.id]}, strict=True
+            terms=own_terms, summary=termbase.summary, names=names, budgets={1: budgets[line.id]}, strict=True
         )
 
     def shaping(position: int) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from blocks.store import Store
-from blocks.translator import Translator
+from blocks.translation import Translator
 from dubbing.lesson import Termbase, Transcript, Utterance
 from dubbing.terms import MOST_TERMS, together
 from tasks.lines import line_by_line

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from blocks.store import Store
-from blocks.translator import Translator
+from blocks.translation import Translator
 from dubbing.errors import EngineRefused
 from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation
+from dubbing.problems import names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, budgets
 from tasks.lines import line_by_line
@@ -46,6 +47,7 @@ def translate(
     utterances = transcript.utterances
     limits = budgets(utterances, pace, duration, target) if translator.shortens else {}
     terms_of = [list(occurring(termbase.terms, line.text, transcript.language)) for line in utterances]
+    names = names_in(line.text for line in utterances)
     window_of: dict[int, tuple[int, Window]] = {}  # by a line's place: the place of its window's first line, and the window
     for window in translator.windows(utterances):
         first = len(window_of)
@@ -71,6 +73,7 @@ def translate(
             asked = window._replace(
                 terms=tuple(dict.fromkeys(term for at in places for term in terms_of[at])),
                 summary=termbase.summary,
+                names=names,
                 budgets={at - first + 1: limits[utterances[at].id] for at in places if utterances[at].id in limits},
                 known={n: "" for n in range(1, len(window.lines) + 1) if first + n - 1 not in addresses},
             )

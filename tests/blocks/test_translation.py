@@ -202,6 +202,7 @@ def test_a_model_that_needs_the_sound_cannot_be_the_other_one() -> None:
 
 
 PRISM = Term(source="призма", translation="prism", certain=True)
+WEDGE = PRISM.model_copy(update={"translation": "wedge"})
 THROUGH = "Свет проходит через призму."
 
 
@@ -346,6 +347,18 @@ def test_a_small_model_translates_sentences_of_a_lecture_and_the_same_way_each_t
     assert "red" in lines[1].text.lower()
     assert "300" in lines[2].text or "three hundred" in lines[2].text
     assert llama.translate(lecture, "ru", "en") == lines
+
+
+def test_a_small_model_says_a_term_as_a_person_wants_it(llama: LlamaTranslator) -> None:
+    [line] = llama.translate(window("Луч света проходит через призму.")._replace(terms=(WEDGE,)), "ru", "en")
+    assert "wedge" in line.text.lower() and not line.flags
+
+
+def test_a_small_model_finds_the_terms_of_a_lecture(llama: LlamaTranslator) -> None:
+    lecture = window("Сегодня мы узнаем, как появляется радуга.", "Когда свет попадает в каплю воды, он меняет направление.")
+    found = llama.read(lecture.lines, "ru", "en")
+    assert found.summary and share_in_script(found.summary, "en") == 1.0
+    assert "rainbow" in [term.translation.lower() for term in found.terms]
 
 
 def test_a_request_too_long_for_the_models_context_is_refused_and_the_line_flagged() -> None:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dubbing.lesson import Term
-from dubbing.problems import COMMENTING, doubts_about, lost_names, problem_with
+from dubbing.problems import COMMENTING, doubts_about, lost_names, names_in, problem_with
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,13 @@ def test_a_name_that_was_lost_is_named(source_line: str, translated: str, lost: 
     assert lost_names(source_line, translated, "ru", "en") == lost
 
 
-def test_a_word_that_the_passage_writes_small_is_no_name() -> None:
-    assert lost_names("Мы видим Радугу.", "We see the rainbow.", "ru", "en", "Мы видим Радугу. А радуга цветная.") == []
+def test_a_word_that_the_lesson_writes_small_is_no_name() -> None:
+    names = names_in(["Радуга появляется.", "Мы видим Радугу, как видел Ньютон.", "Здесь радуга цветная."])
+    assert names == {"Ньютон"}
+    assert lost_names("Мы видим Радугу.", "We see the rainbow.", "ru", "en", names) == []
+    assert lost_names("Так видел Ньютон.", "He saw it so.", "ru", "en", names) == ["Ньютон"]
+    assert lost_names("Мы видим Радугу.", "We see the rainbow.", "ru", "en") == ["Радугу"]
+    assert lost_names("Ньютон это знал.", "He knew that.", "ru", "en", names) == ["Ньютон"], "known from elsewhere, though it comes first"
 
 
 @pytest.mark.parametrize(("source", "target"), [("de", "en"), ("ru", "ja"), ("zh", "en"), ("xx", "en")])
@@ -204,4 +209,4 @@ def test_doubts_are_a_term_not_used_a_name_lost_and_time_exceeded() -> None:
 
 @given(st.text(max_size=40), st.text(max_size=40), st.sampled_from(["en", "es", "ja", "el", "xx"]))
 def test_no_doubtful_line_is_too_hostile(translated: str, source_line: str, target: str) -> None:
-    doubts_about(translated, source_line, "ru", target, [Term(source="a", translation="b")], 10, source_line)
+    doubts_about(translated, source_line, "ru", target, [Term(source="a", translation="b")], 10, names_in([source_line]))
