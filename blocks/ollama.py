@@ -171,6 +171,7 @@ class OllamaTranslator(ChatTranslator):
         Raises:
             PassingFault: they didn't.
         """
+        self._connected()
         import httpx
         import ollama
 

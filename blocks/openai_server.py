@@ -86,6 +86,7 @@ class OpenAITranslator(ChatTranslator):
                 self._do_without(unsupported)
 
     def _answer(self, instructions: str, request: str, schema: dict[str, Any], longest: int) -> str:
+        client = self._connected()
         import openai
 
         options: dict[str, Any] = {"seed": self.seed, "temperature": self.temperature}
@@ -98,7 +99,7 @@ class OpenAITranslator(ChatTranslator):
             options["response_format"] = {"type": "json_object"}
         messages = [{"role": "system", "content": instructions}, {"role": "user", "content": request}]
         try:
-            answer = self._connected().chat.completions.create(model=self.model, messages=messages, **options)
+            answer = client.chat.completions.create(model=self.model, messages=messages, **options)
         except openai.APITimeoutError:
             raise PassingFault(f"{self.base_url}: no answer in {self.timeout:g} s") from None
         except openai.APIConnectionError:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from blocks.engine import Engine
 from dubbing import terms, translating
@@ -95,6 +95,13 @@ class ChatTranslator(Translator):
     variants: bool = Field(default=False, description="Ask for a short, a normal and a long wording of each line; time decides.")
     fallback: Translator | None = Field(default=None, description="Translates the lines that stay wrong.")
 
+    @field_validator("fallback")
+    @classmethod
+    def _fallback_reads(cls, fallback: Translator | None) -> Translator | None:
+        if fallback and fallback.listens:
+            raise ValueError(f"fallback: {fallback.engine_name} works from the sound, and only lines are handed on")
+        return fallback
+
     @property
     def reads(self) -> bool:
         return self.reads_ahead
@@ -125,7 +132,7 @@ class ChatTranslator(Translator):
 
     def translate(self, window: Window, source: str, target: str, recording: Path | None = None) -> list[TranslatedLine]:
         ladder = _Ladder(self, window, source, target)
-        ladder.climb(recording)
+        ladder.climb()
         return ladder.lines()
 
     def pieces(self, utterances: Sequence[Utterance]) -> list[tuple[Utterance, ...]]:
@@ -176,7 +183,7 @@ class _Ladder:
         self._attempts = dict.fromkeys(window.wanted, 0)
         self._too_long: set[int] = set()  # lines of the requests that were refused for their length
 
-    def climb(self, recording: Path | None) -> None:
+    def climb(self) -> None:
         self._attempt(self._window.wanted, "window")
         again = [n for n in self._window.wanted if n not in self._too_long and (n in self._problems or self._doubts.get(n))]
         if again:
@@ -191,7 +198,7 @@ class _Ladder:
                 self._attempt([n], "line")
         fallback = self._translator.fallback
         if self._problems and fallback and fallback.refusal(self._source, self._target) is None:
-            self._ask_fallback(fallback, recording)
+            self._ask_fallback(fallback)
 
     def lines(self) -> list[TranslatedLine]:
         """The outcome for each line that was wanted."""
@@ -241,7 +248,7 @@ class _Ladder:
         budget = self._window.budgets.get(n)
         problems = [self._problem(wording, n, others) for wording in wordings]
         good = [wording for wording, problem in zip(wordings, problems, strict=True) if problem is None]
-        made = {"id": line.id, "rung": rung, "model": self._translator.model_name}
+        made: dict[str, Any] = {"id": line.id, "rung": rung, "model": self._translator.model_name}
         if good:
             chosen = _chosen(good, budget)
             own_terms = terms.occurring(self._window.terms, line.text, self._source)
@@ -277,10 +284,10 @@ class _Ladder:
                 self._best[n] = self._best[n].model_copy(update={"flags": (f"translation: {problem}",)})
                 self._doubts.pop(n, None)
 
-    def _ask_fallback(self, fallback: Translator, recording: Path | None) -> None:
+    def _ask_fallback(self, fallback: Translator) -> None:
         wrong = sorted(self._problems)
         rest = self._window._replace(known={**self._window.known, **{n: self._best[n].text for n in self._sound}})
-        for n, line in zip(wrong, fallback.translate(rest, self._source, self._target, recording), strict=True):
+        for n, line in zip(wrong, fallback.translate(rest, self._source, self._target), strict=True):
             self._attempts[n] += line.attempts
             if line.text and not line.flags:
                 self._best[n] = line.model_copy(update={"rung": "fallback"})

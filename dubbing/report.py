@@ -337,7 +337,7 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
                 said_with=numbers.get(line["said_with"]),
                 heard=checks.get("heard") or "",
                 voice=_voice(line) if unusual else "",
-                figures=tuple(_figures(line, checks)) if spoken else (),
+                figures=(*(_figures(line, checks) if spoken else ()), *_ladder(line)),
                 flags=tuple(line["flags"]),
                 spoken=spoken,
             )
@@ -346,12 +346,19 @@ def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 _RUNG_NAMES = {
-    "window": "the first answer stayed",
+    "window": "the first answer stays",
     "again": "told what was wrong",
     "split": "in a smaller piece",
     "line": "alone",
     "fallback": "by the other model",
 }
+
+
+def _ladder(line: Mapping[str, Any]) -> Iterable[Figure]:
+    """How the translation was come by, where it was not at the first request."""
+    translated = line.get("translated") or {"attempts": 1}
+    if translated["attempts"] > 1:
+        yield Figure("translated", f"in {translated['attempts']} requests, {_RUNG_NAMES.get(translated['rung'], 'in vain')}", False)
 
 
 def _voice(line: Mapping[str, Any]) -> str:
@@ -365,9 +372,6 @@ def _figures(line: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterable[Fig
     errors = checks.get("word_error_rate")
     if errors is not None:
         yield Figure("word errors", f"{errors:.0%}".replace("%", " %"), errors > DOUBTFUL_ERROR_RATE)
-    translated = line.get("translated") or {}
-    if translated.get("attempts", 1) > 1:
-        yield Figure("translated", f"attempt {translated['attempts']}, {_RUNG_NAMES.get(translated['rung'], 'no answer was right')}", False)
     if line["overflow"] > 0:
         yield Figure("runs over", f"{line['overflow']:.2f} s", True)
 
@@ -404,6 +408,7 @@ def _downloads(files: Mapping[str, Any]) -> list[Download]:
         *subtitles,
         *single("timeline", "Timeline (JSON)"),
         *single("table", "Lines (CSV)"),
+        *single("terms", "Terms (CSV)"),
         *single("report", "Report (JSON)"),
     ]
 

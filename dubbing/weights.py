@@ -159,6 +159,21 @@ def is_present(name: str) -> bool:
     return all(_has_size(folder / file.name, file.size) for file in entry.files)
 
 
+def verify(name: str) -> Path:
+    """The folder with these weights, which have to be there (`is_present`). Fetches and removes nothing.
+
+    Raises:
+        BadSetting: the name is unknown.
+        WeightsRefused: a file is not the one that was pinned.
+        OSError: a file can't be read.
+    """
+    entry = find(name)
+    folder = _explicit_folder(name) or cache_folder() / name
+    for file in entry.files:
+        _verify(entry, file, folder / file.name)
+    return folder
+
+
 def folder_of(name: str, progress: Progress | None = None) -> Path:
     """The folder with these weights, every file verified; what is missing is fetched first.
 

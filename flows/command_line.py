@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from dubbing.errors import BadSetting, CoursedubError, PassingFault
 from dubbing.privacy import report_nothing
 
 if TYPE_CHECKING:
+    from dubbing.machine import Finding
     from tasks.progress import Event
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
@@ -26,8 +27,8 @@ _EXIT_CODES = """\
 exit codes:
   0 done   2 wrong usage   10 bad input   11 source not found   12 empty or 0 seconds   13 not a media file   14 cut off   15 too large
   16 too long   17 no sound   18 silent   19 no speech   20 language not supported   21 bad setting   30 a fault that may pass
-  31 download failed   32 weights can't be fetched   33 store can't be used   40 engine refused   41 weights are not the pinned ones
-  50 store damaged   130 interrupted   1 anything else, a bug
+  31 download failed   32 weights can't be fetched   33 store can't be used   34 a service is down   40 engine refused
+  41 weights are not the pinned ones   50 store damaged   130 interrupted   1 anything else, a bug
 """
 
 
@@ -145,6 +146,25 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", nargs="*", metavar="name", help="which to fetch (default: those of the built-in engines)")
     models.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     models.set_defaults(run=_weights)
+
+    doctor = verbs.add_parser(
+        "doctor",
+        help="say what is missing on this machine, and how to mend it",
+        description="Look at what the pipeline needs: programs, packages, weights, disk, memory, GPU, store and services. Each is ok, "
+        "missing or broken, with the command that mends it. Exit code 0: nothing stands in the way, 1: something does.",
+    )
+    doctor.add_argument(
+        "--profile",
+        choices=["cpu", "gpu"],
+        default="cpu",
+        help="what is required: the engines that are built in (default), or those of the GPU server",
+    )
+    doctor.add_argument("--store", metavar="STORE", help=_STORE_HELP)
+    doctor.add_argument("--can-serve", action="store_true", help="only whether the GPU server can take a lesson now")
+    doctor.add_argument("--without-worker", action="store_true", help="with --can-serve: all but the worker")
+    doctor.add_argument("--wait", type=amount, metavar="SECONDS", default=0.0, help="with --can-serve: wait for it, so long at most")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -155,11 +175,18 @@ def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--from", dest="source_language", metavar="LANGUAGE", help="language of the lesson (default: detected)")
     verb.add_argument("--voice", help="voice to speak with (default: one of the lecturer's register); `coursedub voices` lists them")
     verb.add_argument(
-        "--translator",
-        choices=["llama", "ollama", "openai", "whisper"],
-        help="llama: a small language model, 1.1 GB (default); ollama: a model on an Ollama server; openai: one on any server that speaks "
-        "OpenAI's protocol; whisper: into English only, no further weights, rougher",
+        "--profile", metavar="NAME", help="engines: cpu, gpu, or a block saved in Prefect (default: COURSEDUB_PROFILE, else cpu)"
     )
+    instead = verb.add_argument_group("engines in place of the profile's; each may be a block saved in Prefect, as slug/name")
+    instead.add_argument("--separator", metavar="ENGINE", help="spleeter (cpu) or demucs (gpu)")
+    instead.add_argument("--recogniser", metavar="ENGINE", help="faster-whisper (cpu) or whisperx (gpu)")
+    instead.add_argument(
+        "--translator",
+        metavar="ENGINE",
+        help="llama: a small language model, 1.1 GB (cpu); ollama: a model on an Ollama server (gpu); openai: one on any server that "
+        "speaks OpenAI's protocol; whisper: into English only, no further weights, rougher",
+    )
+    instead.add_argument("--speech", metavar="ENGINE", help="kokoro (cpu), chatterbox, or chain: Chatterbox, then Kokoro (gpu)")
     verb.add_argument("--terms", metavar="FILE", help="CSV file of terms: source,translation,note; they win over what the translator finds")
     verb.add_argument("--captions", choices=["sentences", "words"], help="English captions by sentence (default) or by word")
     verb.add_argument("--loudness", type=loudness, metavar="LUFS", help="loudness of the new track, or 'source' (default: -16)")
@@ -174,7 +201,22 @@ def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
 
 _STORE_HELP = "where results are kept: a folder, s3://bucket/prefix, or a saved block (default: COURSEDUB_STORE, else in the user's cache)"
 _LESSON_OPTIONS = (
-    *("source", "target_language", "source_language", "voice", "translator", "captions", "loudness", "ducking", "seed", "terms"),
+    *(
+        "source",
+        "target_language",
+        "source_language",
+        "voice",
+        "profile",
+        "separator",
+        "recogniser",
+        "translator",
+        "speech",
+        "captions",
+        "loudness",
+        "ducking",
+        "seed",
+        "terms",
+    ),
     *("output", "store", "max_megabytes", "max_hours"),
 )
 
@@ -346,12 +388,15 @@ def _copy(options: argparse.Namespace) -> int:
 
 
 def _voices(options: argparse.Namespace) -> int:
-    from blocks.speech import SPEECH_ENGINES
+    from blocks.speech import SPEECH_ENGINES, SpeechChain
 
-    for name, engine in SPEECH_ENGINES.items():
-        engine().check(options.language, None)
-        for voice in engine().voices(options.language):
-            print(f"{name}\t{voice}")
+    engines = [engine() for name, engine in SPEECH_ENGINES.items() if name != SpeechChain.engine_name]
+    speaking = [engine for engine in engines if engine.voices(options.language)]
+    if not speaking:
+        SpeechChain().check(options.language, None)
+    for engine in speaking:
+        for voice in engine.voices(options.language):
+            print(f"{engine.engine_name}\t{voice}")
     return 0
 
 
@@ -379,6 +424,26 @@ def _weights(options: argparse.Namespace) -> int:
             print(f"{row['name']:{width}}  {row['megabytes']:8.1f} MB  {row['licence']:12}  {state:11}  {row['what']}")
         print(f"\nkept in {weights.cache_folder()}")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    if (options.without_worker or options.wait) and not options.can_serve:
+        raise BadSetting("--without-worker and --wait: only together with --can-serve")
+    from flows.doctor import Addresses, as_json, can_serve, doctor, show, waited
+
+    addresses = Addresses.from_environment()
+    findings: Iterable[Finding]
+    if options.can_serve:
+        findings = waited(lambda: can_serve(addresses, options.without_worker), options.wait)
+        verdict, good, bad = "can_serve", "This server can serve", "This server can't serve"
+    else:
+        findings = doctor(options.profile, options.store, addresses)
+        verdict, good, bad = "ok", "This machine has all that it needs", "Not ready"
+    if options.json:
+        report = as_json(findings, verdict)
+        print(json.dumps(report, ensure_ascii=False))
+        return 0 if report[verdict] else 1
+    return 0 if show(findings, good, bad) else 1
 
 
 def _quiet_prefect() -> None:

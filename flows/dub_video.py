@@ -20,11 +20,10 @@ from typing import Annotated, Any, Literal, NamedTuple
 from prefect import flow
 from pydantic import Field
 
-from blocks.separation import SEPARATORS, Separator
-from blocks.speech import SPEECH_ENGINES, SpeechEngine
+from blocks.profiles import Engines, profile_named
+from blocks.speech import SpeechEngine
 from blocks.store import Store, file_digest, open_store
-from blocks.transcription import RECOGNISERS, Recogniser
-from blocks.translation import TRANSLATORS, Translator
+from blocks.translation import Translator
 from dubbing import media, mixing, placement, sources
 from dubbing.documents import spoken_by
 from dubbing.edits import Revision
@@ -71,17 +70,6 @@ SHORTER_AT_MOST = 2  # times a line that doesn't fit is said shorter
 REPLAYS = 3  # times the same blob may turn out damaged before the store is given up
 
 
-class Engines(NamedTuple):
-    separator: Separator
-    recogniser: Recogniser
-    translator: Translator
-    speech: SpeechEngine
-
-    def close(self) -> None:
-        for engine in self:
-            engine.close()
-
-
 class Wishes(NamedTuple):
     """What was asked for, checked."""
 
@@ -101,10 +89,15 @@ def dub_video(
     target_language: Annotated[str, Field(description="BCP 47 tag of the language to dub into.")] = "en",
     source_language: Annotated[str | None, Field(description="BCP 47 tag; detected when empty.")] = None,
     voice: Annotated[str | None, Field(description="Name of a voice; chosen by the lecturer's pitch when empty.")] = None,
+    profile: Annotated[
+        str | None, Field(description="Engines of the run: cpu, gpu, or a saved block; COURSEDUB_PROFILE when empty, else cpu.")
+    ] = None,
+    separator: Annotated[str | None, Field(description="In place of the profile's: spleeter, demucs, or a saved block.")] = None,
+    recogniser: Annotated[str | None, Field(description="In place of the profile's: faster-whisper, whisperx, or a saved block.")] = None,
     translator: Annotated[
-        Literal["llama", "ollama", "openai", "whisper"],
-        Field(description="llama: a small model. ollama, openai: a model on a server. whisper: no further weights, into English only."),
-    ] = "llama",
+        str | None, Field(description="In place of the profile's: llama, ollama, openai, whisper (into English only), or a saved block.")
+    ] = None,
+    speech: Annotated[str | None, Field(description="In place of the profile's: kokoro, chatterbox, chain, or a saved block.")] = None,
     captions: Annotated[
         Literal["sentences", "words"], Field(description="English captions of whole sentences, or of the words as they are said.")
     ] = "sentences",
@@ -126,7 +119,7 @@ def dub_video(
 ) -> dict[str, Any]:
     """Dub one lesson and write its folder. Returns where it is, what is in it, and what each stage did."""
     started = time.monotonic()
-    engines = engines_for(translator)
+    engines = profile_named(profile, separator=separator, recogniser=recogniser, translator=translator, speech=speech).engines()
     wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed, given_terms(terms))
     check(engines, wishes)
     results = open_store(store)
@@ -365,15 +358,11 @@ def find(source: str, scratch: Path, limits: media.Limits) -> Source:
     return Source(path=str(path.absolute()), name=name, sha256=file_digest(path), size=path.stat().st_size, duration=duration)
 
 
-def engines_for(translator: str) -> Engines:
-    return Engines(SEPARATORS["spleeter"](), RECOGNISERS["faster-whisper"](), TRANSLATORS[translator](), SPEECH_ENGINES["kokoro"]())
-
-
 def check(engines: Engines, wishes: Wishes) -> None:
     """Refuse wishes that can't come true."""
     if wishes.source_language is not None:
         if not is_tag(wishes.source_language):
-            raise UnsupportedLanguage(f"source language {wishes.source_language}: faster-whisper doesn't recognise it")
+            raise UnsupportedLanguage(f"source language {wishes.source_language}: {engines.recogniser.engine_name} doesn't recognise it")
         _check_pair(engines.translator, wishes.source_language, wishes.target_language)
     engines.speech.check(wishes.target_language, wishes.voice)
     if wishes.loudness != "source" and not mixing.LOUDNESS_RANGE[0] <= wishes.loudness <= mixing.LOUDNESS_RANGE[1]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from blocks.speech import SPEECH_ENGINES
 from blocks.store import Store, file_digest, open_store
 from dubbing import media, sources
 from dubbing.changes import LARGEST_TIMELINE, TIMELINE, timeline_of
 from dubbing.edits import Edits, Revision, new_edit, place_of, revised
 from dubbing.errors import BadInput
 from dubbing.lesson import Transcript, Translation, plain
-from flows.dub_video import engines_for
 from tasks.history import runs_of
 from tasks.review import Review, now
 
@@ -24,6 +24,7 @@ class Dubbed(NamedTuple):
     language: str
     transcript: Transcript  # as recognised
     translation: Translation  # as the machine settled on it
+    spoken_by: tuple[str, ...]  # names of speech engines
 
     def with_(self, edits: Edits) -> Revision:
         """The lines as they are with these edits, whether a run has made them yet or not."""
@@ -53,7 +54,7 @@ def edit_lesson(
             edits = review.change(lambda kept: _undone(kept, undo, dubbed.with_(kept).transcript))
         elif changes:
             if changes.get("voice"):
-                engines_for("llama").speech.check(dubbed.language, changes["voice"])
+                _check_voice(dubbed, changes["voice"])
             edits = review.change(lambda kept: _with_change(dubbed, kept, line, changes))
         else:
             edits = review.read()
@@ -71,6 +72,16 @@ def edit_lesson(
             for one in revision.transcript.utterances
         ],
     }
+
+
+def _check_voice(dubbed: Dubbed, voice: str) -> None:
+    """
+    Raises:
+        BadSetting: no engine that spoke the lesson has the voice.
+    """
+    engines = [SPEECH_ENGINES[name]() for name in dubbed.spoken_by if name in SPEECH_ENGINES] or [SPEECH_ENGINES["kokoro"]()]
+    if not any(voice in engine.voices(dubbed.language) for engine in engines):
+        engines[0].check(dubbed.language, voice)
 
 
 def _with_change(dubbed: Dubbed, kept: Edits, line: str, changes: Mapping[str, Any]) -> Edits:
@@ -104,7 +115,9 @@ def find_dubbed(store: Store, lesson: str, language: str | None) -> Dubbed:
         recognised = store.read_result(keys["transcribe"])
         settled = store.read_result(keys.get("shorten", keys["translate"]))
         if recognised is not None and settled is not None:
-            return Dubbed(sha256, language, Transcript.model_validate(recognised), Translation.model_validate(settled))
+            spoken = store.read_result(keys["synthesize"]) or {"lines": ()}
+            engines = tuple(dict.fromkeys(clip["engine"] for clip in spoken["lines"]))
+            return Dubbed(sha256, language, Transcript.model_validate(recognised), Translation.model_validate(settled), engines)
     raise BadInput(f"{sources.name_of(lesson)}: it was not dubbed into {language} with the store {store.where}: dub it first")
 
 

@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from blocks.profiles import profile_named
 from blocks.store import artifacts_in, open_store
 from dubbing import media
-from flows.dub_video import Wishes, check, dub_video, engines_for, find, given_terms, output_folder, story
+from flows.dub_video import Wishes, check, dub_video, find, given_terms, output_folder, story
 from tasks.deliver import Made, delivered
 from tasks.history import FIGURES, Run, runs_of
 from tasks.planning import Plan, PlannedLine, PlannedStage, State, imagined, is_known
@@ -31,7 +32,8 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
         prefect.exceptions.ParameterTypeError: a parameter of the wrong kind.
     """
     parameters = dub_video.validate_parameters({name: value for name, value in wishes.items() if value is not None})
-    engines = engines_for(parameters["translator"])
+    families = ("separator", "recogniser", "translator", "speech")
+    engines = profile_named(parameters["profile"], **{family: parameters[family] for family in families}).engines()
     asked = Wishes(**{name: parameters[name] for name in Wishes._fields} | {"terms": given_terms(parameters["terms"])})
     check(engines, asked)
     with tempfile.TemporaryDirectory() as scratch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -237,6 +238,13 @@ def test_a_secret_shapes_no_key_and_is_not_shown() -> None:
 def test_an_address_that_is_none_or_holds_a_secret_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
         OpenAITranslator(base_url=address)
+
+
+@pytest.mark.parametrize("translator", [OllamaTranslator(), OpenAITranslator()], ids=["ollama", "openai"])
+def test_without_the_servers_client_one_is_told_what_to_install(translator: ChatTranslator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, translator.engine_name, None)
+    with pytest.raises(BadSetting, match=rf"pip install 'coursedub\[{translator.engine_name}\]'"):
+        translated(translator)
 
 
 # Faults

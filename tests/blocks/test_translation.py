@@ -193,6 +193,11 @@ def test_where_the_other_model_fails_too_the_first_ones_line_stays_flagged() -> 
     assert (lines[1].text, lines[1].flags, lines[1].attempts) == ("", ("translation: it is missing",), 6)
 
 
+def test_a_model_that_needs_the_sound_cannot_be_the_other_one() -> None:
+    with pytest.raises(ValueError, match="fallback: whisper works from the sound"):
+        Scripted(fallback=WhisperTranslator())
+
+
 # Doubts: a line that can be said, and may be better
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,10 +23,13 @@ import blocks.chatterbox
 import flows.dub_video
 import flows.plan_lesson
 from blocks.chatterbox import Chatterbox
+from blocks.profiles import Engines
 from blocks.speech import SpeechEngine
 from blocks.speech_chain import SpeechChain
+from blocks.transcription import Recogniser
 from dubbing.errors import ServiceDown
-from flows.dub_video import Engines, dub_video
+from dubbing.lesson import Word
+from flows.dub_video import dub_video
 from flows.plan_lesson import plan_lesson
 from tests.deployments.small_service import until
 from tests.lessons import make_lesson
@@ -97,14 +101,16 @@ class Desk:
         self.folder, self._patch = folder, monkeypatch
         self.lesson = make_lesson(folder / "lesson.mp4", 12)
         self.store = folder / "store"
+        self.recogniser: Recogniser = StandInRecogniser()
 
     def _with(self, speech: SpeechEngine) -> dict[str, Any]:
-        def engines(*_: Any, **__: Any) -> Engines:
-            return Engines(StandInSeparator(), StandInRecogniser(), StandInTranslator(), speech)
-
-        for module in (flows.dub_video, flows.plan_lesson):
-            self._patch.setattr(module, "engines_for", engines)
+        self.use(Engines(StandInSeparator(), self.recogniser, StandInTranslator(), speech))
         return {"source": str(self.lesson), "store": str(self.store), "output": str(self.folder / "output")}
+
+    def use(self, engines: Engines) -> None:
+        """Whatever profile a run asks for, it is given these."""
+        for module in (flows.dub_video, flows.plan_lesson):
+            self._patch.setattr(module, "profile_named", lambda *_, **__: SimpleNamespace(engines=lambda: engines))
 
     def dub(self, speech: SpeechEngine) -> dict[str, dict[str, Any]]:
         """The run's stages by name."""
@@ -146,6 +152,29 @@ def test_a_lesson_is_spoken_in_the_lecturers_voice_and_says_where_that_comes_fro
         assert {(row["engine"], row["voice"], row["cloned_from"]) for row in csv.DictReader(file)} == {
             ("chatterbox", "lecturer", "0:00-0:10")
         }
+
+
+class Telling(StandInRecogniser):
+    """Hears two people: what is said before the sixth second, and after."""
+
+    _block_type_slug = "telling-recogniser"
+
+    def transcribe(self, recording: Path, language: str, progress: Callable[[float], None]) -> list[Word]:
+        words = super().transcribe(recording, language, progress)
+        return [word.model_copy(update={"speaker": "A" if word.start < 6 else "B"}) for word in words]
+
+
+def test_each_speaker_is_cloned_from_what_that_speaker_said(desk: Desk, served: Service) -> None:
+    desk.recogniser = Telling()
+    desk.dub(chain(served.address))
+    assert [(line["speaker"], line["cloned_from"]) for line in desk.lines] == [("A", "0:00-0:06")] * 3 + [("B", "0:06-0:12")] * 3
+    assert desk.spoken_by == "chatterbox, voice lecturer, cloned from 0:00-0:06, 0:06-0:12"
+
+
+def test_without_a_clone_each_speaker_has_a_voice_all_the_same(desk: Desk) -> None:
+    desk.recogniser = Telling()
+    desk.dub(StandInSpeech())
+    assert [(line["speaker"], line["voice"]) for line in desk.lines] == [("A", "vera")] * 3 + [("B", "viktor")] * 3
 
 
 def test_without_cloning_nobody_looks_for_recordings(desk: Desk, served: Service) -> None:
@@ -262,7 +291,7 @@ def test_a_service_that_cannot_serve_is_as_good_as_none(desk: Desk, answer: Answ
     assert desk.engines() == {"stand-in"}
 
 
-def test_the_sample_lesson_comes_through(desk: Desk, sample: Path, served: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sample_lesson_comes_through(desk: Desk, sample: Path, served: Service) -> None:
     """Its own voice, separated and recognised for real, is what is cloned; of the translation only the count of lines matters here."""
     from blocks.separation import SEPARATORS
     from blocks.transcription import RECOGNISERS
@@ -273,8 +302,7 @@ def test_the_sample_lesson_comes_through(desk: Desk, sample: Path, served: Servi
             return [TranslatedLine(id=line.id, text="Sunlight looks white, and it is made of colours.") for line in window.lines]
 
     separator, recogniser = SEPARATORS["spleeter"](), RECOGNISERS["faster-whisper"]()
-    made: Callable[..., Engines] = lambda *_, **__: Engines(separator, recogniser, Numbering(), chain(served.address))  # noqa: E731
-    monkeypatch.setattr(flows.dub_video, "engines_for", made)
+    desk.use(Engines(separator, recogniser, Numbering(), chain(served.address)))
     dub_video(source=str(sample), store=str(desk.store), output=str(desk.folder / "output"))
     assert desk.engines() == {"chatterbox"} and len(desk.lines) >= 8
     [origin] = {line["cloned_from"] for line in desk.lines}

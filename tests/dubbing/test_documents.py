@@ -48,7 +48,7 @@ TIMELINE = Timeline(
 CHECKS = (check(0, ("speech: 2 of 2 words heard differently",)), check(1), check(2))
 
 
-def report(file: FileChecks | None = None) -> dict[str, object]:
+def report(file: FileChecks | None = None, lines: tuple[PlacedLine, ...] = TIMELINE.lines) -> dict[str, object]:
     file = file or FileChecks(
         integrated_loudness=-16.1,
         loudness_target=-16.0,
@@ -70,7 +70,8 @@ def report(file: FileChecks | None = None) -> dict[str, object]:
     )
     inspection = Inspection(lines=CHECKS, file=file, plots={}, table=FILE)
     rendered = Render(media=FILE, container="mp4", original_sound=FILE, thumbnail=None, notes=("a note",))
-    return report_document("lesson.mp4", lesson, TIMELINE, inspection, rendered, {"speech": "kokoro"})
+    timeline = TIMELINE.model_copy(update={"lines": lines})
+    return report_document("lesson.mp4", lesson, timeline, inspection, rendered, {"speech": "kokoro"})
 
 
 def test_the_timeline_says_everything_of_every_line_in_order() -> None:
@@ -104,6 +105,24 @@ def test_a_line_as_it_was_written_has_no_changed_fields() -> None:
 )
 def test_the_checksum_tells_what_was_changed(field: str, value: object, changed: list[str]) -> None:
     assert changed_fields(timeline_document("", TIMELINE, CHECKS)["lines"][0] | {field: value}) == changed
+
+
+def test_the_ladder_of_translation_is_told_line_by_line_and_on_the_whole() -> None:
+    lines = (
+        line(0).model_copy(update={"attempts": 1, "rung": "window", "model": "llama"}),
+        line(1).model_copy(update={"attempts": 4, "rung": "fallback", "model": "ollama"}),
+        line(2).model_copy(update={"attempts": 3, "rung": "window", "model": "llama"}),
+    )
+    document = timeline_document("lesson.mp4", TIMELINE.model_copy(update={"lines": lines}), CHECKS)
+    assert document["lines"][1]["translated"] == {"attempts": 4, "rung": "fallback", "model": "ollama"}
+    table = lines_table(document)
+    assert list(table["translation_rung"]) == ["window", "fallback", "window"]
+    assert list(table["translation_attempts"]) == [1, 4, 3]
+    assert report(lines=lines)["translation"] == {
+        "attempts": 8,
+        "rungs": {"window": 2, "fallback": 1},
+        "models": {"llama": 2, "ollama": 1},
+    }
 
 
 def test_the_timeline_names_its_recording_and_says_what_a_reviewer_did() -> None:

@@ -149,6 +149,12 @@ def test_measurements_beyond_their_limits_stand_out() -> None:
     assert {"1.27×", "\N{MINUS SIGN}1.40 s", "50 %", "0.30 s"} <= set(shown.texts)
 
 
+def test_a_line_that_was_not_translated_at_once_says_how_it_was_come_by() -> None:
+    ladder = [{"attempts": 1, "rung": "window", "model": "m"}, {"attempts": 4, "rung": "fallback", "model": "n"}]
+    shown = opened(timeline(*(line(number, translated=way) for number, way in enumerate(ladder))))
+    assert [text for text in shown.texts if "requests" in text] == ["in 4 requests, by the other model"]
+
+
 def test_each_spoken_line_has_a_button_that_plays_it_and_one_for_the_original() -> None:
     shown = opened(timeline(line(0), line(1)))
     assert [have["data-at"] for have in shown.all("button", **{"data-player": "dubbed"})] == ["0.2", "5.2"]

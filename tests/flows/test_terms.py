@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from blocks.ollama import OllamaTranslator
+from blocks.openai_server import OpenAITranslator
+from dubbing.keys import digest
 from tests.flows.stand_in_runs import CALM, LINES, Done, Lab, Run, local
 from tests.stand_ins import uses
 
@@ -68,3 +71,12 @@ def test_a_translator_that_does_not_read_ahead_delivers_no_terms(lab: Lab, tmp_p
     result = run(lab, tmp_path, "dub", environment={}).result
     assert "terms" not in {stage["name"] for stage in result["stages"]}
     assert "terms" not in result["files"] and not (tmp_path / "output" / "terms.csv").exists()
+
+
+def test_a_translator_is_saved_in_prefect_with_the_model_that_it_falls_back_on() -> None:
+    translator = OllamaTranslator(model="qwen2.5:14b", fallback=OpenAITranslator(base_url="http://gpu:8000/v1", api_key="sk-secret"))
+    translator.save("course")
+    loaded = OllamaTranslator.load("course")
+    assert isinstance(loaded.fallback, OpenAITranslator)
+    assert loaded.fallback.api_key.get_secret_value() == "sk-secret"
+    assert digest(loaded) == digest(translator) != digest(OllamaTranslator(model="qwen2.5:14b"))

@@ -1,0 +1,95 @@
+"""Profiles: which engine does what in a run, under one name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from prefect.blocks.core import Block
+from pydantic import Field
+
+from blocks.engine import Engine
+from blocks.separation import SEPARATORS, Separator
+from blocks.speech import SPEECH_ENGINES, SpeechEngine
+from blocks.transcription import RECOGNISERS, Recogniser
+from blocks.translation import TRANSLATORS, Translator
+from dubbing.errors import BadSetting
+
+_HOW = "Name of an engine; or a saved block, as its type's slug and its name: "
+
+
+class Engines(NamedTuple):
+    """The engines of a run."""
+
+    separator: Separator
+    recogniser: Recogniser
+    translator: Translator
+    speech: SpeechEngine
+
+    def close(self) -> None:
+        for engine in self:
+            engine.close()
+
+
+class Profile(Block):
+    """An engine for each kind of work. Engines with settings of their own are saved as blocks, and named here."""
+
+    _block_type_name = "Coursedub profile"
+    _block_type_slug = "coursedub-profile"
+
+    separator: str = Field(default="spleeter", description=f"{_HOW}coursedub-demucs/mine.")
+    recogniser: str = Field(default="faster-whisper", description=f"{_HOW}coursedub-whisperx/mine.")
+    translator: str = Field(default="llama", description=f"{_HOW}coursedub-ollama-translator/mine.")
+    speech: str = Field(default="kokoro", description=f"{_HOW}coursedub-speech-chain/mine.")
+
+    def engines(self) -> Engines:
+        """
+        Raises:
+            BadSetting: there is no such engine or block.
+        """
+        return Engines(
+            _engine(SEPARATORS, "separator", self.separator),
+            _engine(RECOGNISERS, "recogniser", self.recogniser),
+            _engine(TRANSLATORS, "translator", self.translator),
+            _engine(SPEECH_ENGINES, "speech", self.speech),
+        )
+
+
+PROFILES = {
+    "cpu": Profile(),
+    "gpu": Profile(separator="demucs", recogniser="whisperx", translator="ollama", speech="chain"),
+}
+
+
+def profile_named(name: str | None, **others: str | None) -> Profile:
+    """The profile of this name: `cpu`, `gpu`, or a block saved in Prefect. None is COURSEDUB_PROFILE, else `cpu`.
+
+    Args:
+        others: engines in place of the profile's.
+
+    Raises:
+        BadSetting: Prefect has no such block.
+    """
+    name = name or os.environ.get("COURSEDUB_PROFILE") or "cpu"
+    profile = PROFILES.get(name)
+    if profile is None:
+        try:
+            loaded: Any = Profile.load(name.removeprefix(f"{Profile.get_block_type_slug()}/"))
+        except ValueError as error:
+            raise BadSetting(f"profile {name}: it is none of {', '.join(PROFILES)}, and Prefect has no such block") from error
+        profile = loaded
+    return profile.model_copy(update={family: engine for family, engine in others.items() if engine})
+
+
+def _engine(table: Mapping[str, type[Engine]], family: str, name: str) -> Any:
+    if name in table:
+        return table[name]()
+    slug, _, saved = name.partition("/")
+    kinds: dict[str, Any] = {kind.get_block_type_slug(): kind for kind in table.values()}
+    if saved and slug in kinds:
+        try:
+            return kinds[slug].load(saved)
+        except ValueError as error:
+            raise BadSetting(f"{family} {name}: Prefect has no such block") from error
+    raise BadSetting(f"{family} {name}: it is none of {', '.join(table)}, nor a saved block such as {next(iter(kinds))}/NAME")

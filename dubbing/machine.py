@@ -1,0 +1,424 @@
+"""What a machine has of what the pipeline needs: programs, processors, memory, disk, the GPU, packages, and the services beside it.
+
+Every look gives `Finding`s: what is there, or why not, and the command that mends it. Looking changes nothing and installs nothing; no
+finding holds a password, and an address is named without the one that may be in it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from dubbing import encoders, weights
+from dubbing.errors import CoursedubError
+from dubbing.processors import usable_processors
+
+State = Literal["ok", "missing", "broken"]
+
+PROJECT = "coursedub"
+PYTHON = (3, 11)  # the version that the lock and the tests are for; 3.12 is taken too
+FFMPEG = 4  # the major version from which on all that we ask of it is there
+# Filters that every lesson goes through, and those whose absence costs something.
+FILTERS = ("aresample", "apad", "atrim", "atempo", "ebur128", "scale")
+USEFUL_FILTERS = {
+    "rubberband": "speech is stretched with atempo, which sounds rougher",
+    "loudnorm": "the loudness of other material can't be levelled in one pass",
+    "ass": "subtitles can't be drawn into the picture, only added as tracks",
+}
+SOUND_ENCODERS = ("aac", "pcm_f32le")
+PROCESSORS = 2
+MEMORY = {
+    "cpu": 4e9,
+    "gpu": 16e9,
+}  # bytes in all: a lesson peaks at 3.6 GB with the embedded engines; on the GPU server three programs share
+DISK = 20e9  # bytes: three hours of lesson as voice and background, 48 kHz float, are 8 GB, beside the video, twice
+TEMPORARY_DISK = 2e9  # bytes: large files are made where the store is; programs keep a little beside
+GPU_MEMORY = 15e9  # bytes: what is sold as 16 GB. The translator's 9 GB are the most that is held at once
+DRIVER = 525  # of NVIDIA: the first that runs CUDA 12
+PROGRAM_TIMEOUT = 30.0  # seconds
+SERVICE_TIMEOUT = 10.0
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    topic: str  # what it belongs to: a heading
+    name: str
+    state: State
+    detail: str  # what is there, or why it can't be used; one line
+    mend: str = ""  # command that mends it
+    required: bool = True
+
+    @property
+    def stands_in_the_way(self) -> bool:
+        return self.required and self.state != "ok"
+
+
+# --- Python and its packages
+
+
+def python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < PYTHON or sys.version_info[:2] >= (3, 13):
+        return Finding(
+            "Python", "Python", "broken", f"{found}, and 3.11 or 3.12 is needed", "sudo apt-get install python3.11-venv && make setup"
+        )
+    return Finding("Python", "Python", "ok", f"{found}, {sys.executable}")
+
+
+def extras(wanted: Iterable[str]) -> Iterator[Finding]:
+    """The optional parts of this project: those in `wanted` have to be whole, the others may be missing."""
+    wanted = set(wanted)
+    declared = _extras()
+    if declared is None:
+        yield Finding("Python", PROJECT, "missing", "the project is not installed in this environment", "make setup")
+        return
+    for extra in sorted({*declared, *wanted}):
+        if extra not in declared:
+            yield Finding("Python", f"extra {extra}", "missing", "this version of the project has no such extra", "git pull && make setup")
+            continue
+        lacking = [text for need in declared[extra] if (text := _lack(need))]
+        detail = ", ".join(lacking) or ", ".join(f"{need.name} {version_of(need.name)}" for need in declared[extra])
+        mend = f"{sys.executable} -m pip install '{PROJECT}[{extra}]'" if lacking else ""
+        yield Finding("Python", f"extra {extra}", "missing" if lacking else "ok", detail, mend, extra in wanted)
+
+
+def extras_with(packages: Iterable[str]) -> set[str]:
+    """The extras that bring one of these packages."""
+    names = {canonicalize_name(package) for package in packages}
+    return {extra for extra, needs in (_extras() or {}).items() if any(canonicalize_name(need.name) in names for need in needs)}
+
+
+def version_of(package: str) -> str:
+    """Of an installed package; empty where there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _extras() -> dict[str, list[Requirement]] | None:
+    """What each extra needs, by the installed project's own account. None where it isn't installed."""
+    try:
+        needs = [Requirement(line) for line in metadata.requires(PROJECT) or []]
+        names = metadata.metadata(PROJECT).get_all("Provides-Extra") or []
+    except metadata.PackageNotFoundError:
+        return None
+    optional = [need for need in needs if need.marker and not need.marker.evaluate({"extra": ""})]
+    return {name: [need for need in optional if need.marker and need.marker.evaluate({"extra": name})] for name in names}
+
+
+def _lack(need: Requirement) -> str | None:
+    found = version_of(need.name)
+    if not found:
+        return f"{need.name} is not installed"
+    return None if need.specifier.contains(found, prereleases=True) else f"{need.name} is {found}, wanted is {need.specifier}"
+
+
+# --- Programs
+
+
+def ffmpeg() -> Iterator[Finding]:
+    """ffmpeg and ffprobe, the filters and encoders that are asked of them."""
+    mend = "sudo apt-get install ffmpeg"
+    for program in ("ffmpeg", "ffprobe"):
+        said, reason = _output(program, "-version")
+        if not said:
+            yield Finding("Sound and picture", program, "missing" if not shutil.which(program) else "broken", reason, mend)
+            continue
+        version = said.split()[2] if said.startswith(f"{program} version ") else "unknown"
+        number = re.match(r"n?(\d+)\.", version)  # a build of a day has a date or a hash instead, and is new enough
+        if number and int(number[1]) < FFMPEG:
+            yield Finding("Sound and picture", program, "broken", f"{version}, and {FFMPEG} or later is needed", mend)
+        else:
+            yield Finding("Sound and picture", program, "ok", version)
+    listed, _ = _output("ffmpeg", "-hide_banner", "-filters")
+    filters = {line.split()[1] for line in listed.splitlines() if len(line.split()) > 2}
+    lacking = [name for name in FILTERS if name not in filters]
+    if listed:
+        detail = f"this ffmpeg lacks {', '.join(lacking)}" if lacking else ", ".join(FILTERS)
+        yield Finding("Sound and picture", "filters", "missing" if lacking else "ok", detail, mend if lacking else "")
+        for name, cost in USEFUL_FILTERS.items():
+            found = name in filters
+            detail = "there" if found else f"this ffmpeg lacks it: {cost}"
+            yield Finding(
+                "Sound and picture", f"filter {name}", "ok" if found else "missing", detail, "" if found else mend, required=False
+            )
+        coders, _ = _output("ffmpeg", "-hide_banner", "-encoders")
+        known = {line.split()[1] for line in coders.splitlines() if len(line.split()) > 2}
+        lacking = [name for name in SOUND_ENCODERS if name not in known]
+        detail = f"this ffmpeg lacks {', '.join(lacking)}" if lacking else ", ".join(SOUND_ENCODERS)
+        yield Finding("Sound and picture", "sound encoders", "missing" if lacking else "ok", detail, mend if lacking else "")
+        yield from _picture_encoders(mend)
+
+
+def _picture_encoders(mend: str) -> Iterator[Finding]:
+    """Each is tried with a small clip. One of them has to work."""
+    no_nvenc, no_x264 = encoders.failure_of(encoders.NVENC), encoders.failure_of(encoders.X264)
+    detail = no_nvenc or "encoded a clip"
+    hint = "" if no_nvenc is None else "nvidia-smi"
+    yield Finding("Sound and picture", f"encoder {encoders.NVENC}", "missing" if no_nvenc else "ok", detail, hint, required=False)
+    detail = no_x264 or ("encoded a clip" if no_nvenc is None else "encoded a clip; used where a picture changes")
+    yield Finding(
+        *("Sound and picture", f"encoder {encoders.X264}", "missing" if no_x264 else "ok", detail, mend if no_x264 else ""),
+        required=no_nvenc is not None,
+    )
+
+
+def _output(program: str, *arguments: str) -> tuple[str, str]:
+    """What a program says, or nothing and why."""
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, timeout=PROGRAM_TIMEOUT, check=False, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        return "", "not installed"
+    except OSError as error:
+        return "", f"can't be run ({error.strerror})"
+    except subprocess.TimeoutExpired:
+        return "", f"gave no answer in {PROGRAM_TIMEOUT:.0f} s"
+    said = done.stdout.decode("utf-8", "replace")
+    if done.returncode:
+        lines = (done.stderr.decode("utf-8", "replace") + said).strip().splitlines()
+        return "", lines[-1].strip() if lines else f"ended with {done.returncode} and said nothing"
+    return said, ""
+
+
+# --- The machine
+
+
+class Memory(NamedTuple):
+    total: int  # bytes that this process may have with all others under the same limit
+    free: int
+
+
+def memory(root: Path = Path("/")) -> Memory:
+    """The machine's memory, or the smallest limit of the control groups that this process is in.
+
+    Args:
+        root: where /proc and /sys are.
+    """
+    known = dict(re.findall(r"^(\w+):\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE))
+    total, free = int(known["MemTotal"]) * 1024, int(known["MemAvailable"]) * 1024
+    for limit, used in _memory_limits(root):
+        total, free = min(total, limit), min(free, max(0, limit - used))
+    return Memory(total, free)
+
+
+def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
+    """Limit and use of each control group from this process's own up to the top, of both versions; without a limit there is none."""
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                top, limit_file, use_file = root / "sys/fs/cgroup", "memory.max", "memory.current"
+            elif "memory" in controllers.split(","):
+                top, limit_file, use_file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            else:
+                continue
+            own = top / path.lstrip("/")
+            for folder in (own, *own.parents):
+                if not folder.is_relative_to(top):
+                    break
+                with suppress(OSError, ValueError):  # "max" is no number
+                    yield int((folder / limit_file).read_text()), int((folder / use_file).read_text())
+
+
+def capacity(profile: str) -> Iterator[Finding]:
+    """Processors and memory."""
+    processors = usable_processors()
+    enough = processors >= PROCESSORS
+    detail = f"{processors} that may be used" + ("" if enough else f", and {PROCESSORS} are needed")
+    yield Finding("Machine", "processors", "ok" if enough else "broken", detail, required=False)
+    found, needed = memory(), MEMORY[profile]
+    detail = f"{found.total / 1e9:.1f} GB, {found.free / 1e9:.1f} GB free"
+    if found.total < needed:
+        yield Finding("Machine", "memory", "broken", f"{detail}, and {needed / 1e9:.0f} GB are needed")
+    else:
+        yield Finding("Machine", "memory", "ok", detail)
+
+
+def disk(name: str, folder: Path, mend: str = "", needed: float = DISK) -> Finding:
+    """Room where the pipeline writes; of a folder that isn't there yet, where it would be."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Finding("Machine", f"disk for {name}", "broken", f"{there}: {error.strerror}")
+    detail = f"{free / 1e9:.0f} GB free at {there}"
+    if free < needed:
+        return Finding("Machine", f"disk for {name}", "broken", f"{detail}, and {needed / 1e9:.0f} GB are needed", mend)
+    return Finding("Machine", f"disk for {name}", "ok", detail)
+
+
+class Gpu(NamedTuple):
+    name: str
+    memory: int  # bytes in all
+    free: int
+    driver: str
+
+
+def gpus() -> tuple[list[Gpu], str]:
+    """What NVIDIA's driver says of the GPUs, or why there are none."""
+    fields = "name,memory.total,memory.used,driver_version"
+    said, reason = _output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits")
+    found = []
+    for line in said.splitlines():
+        parts = [part.strip() for part in line.rsplit(",", 3)]
+        if len(parts) == 4 and parts[1].isdecimal() and parts[2].isdecimal():
+            total, used = (int(part) * 2**20 for part in parts[1:3])
+            found.append(Gpu(parts[0], total, total - used, parts[3]))
+    if not found:
+        return [], "NVIDIA's driver is not installed (no nvidia-smi)" if reason == "not installed" else reason or "the driver sees no GPU"
+    return found, ""
+
+
+def gpu(required: bool) -> Iterator[Finding]:
+    """The GPUs and their driver; required where the profile is for them."""
+    install = "sudo ubuntu-drivers install --gpgpu && sudo reboot"
+    found, reason = gpus()
+    if not found:
+        yield Finding("Machine", "GPU", "missing", reason, install if required else "", required)
+    for one in found:
+        detail = f"{one.name}, {one.memory / 1e9:.0f} GB, {one.free / 1e9:.0f} GB free, driver {one.driver}"
+        major = one.driver.partition(".")[0]
+        if major.isdecimal() and int(major) < DRIVER:
+            yield Finding("Machine", "GPU", "broken", f"{detail}: {DRIVER} or later is needed", install, required)
+        elif one.memory < GPU_MEMORY:
+            yield Finding("Machine", "GPU", "broken", f"{detail}: {GPU_MEMORY / 1e9:.0f} GB are needed", "", required)
+        else:
+            yield Finding("Machine", "GPU", "ok", detail, "", required)
+
+
+def torch() -> Finding:
+    """Whether torch can compute on the GPU, which the driver's word alone doesn't promise."""
+    mend, install = f"{sys.executable} -c 'import torch; torch.zeros(1).cuda()'", f"{sys.executable} -m pip install torch"
+    look = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
+    said, reason = _output(sys.executable, "-c", look)  # in a process of its own: what it takes of the GPU goes with it
+    if not said:
+        missing = "No module named 'torch'" in reason
+        return Finding(
+            "Machine", "torch", "missing" if missing else "broken", "not installed" if missing else reason, install if missing else mend
+        )
+    version, cuda, available = said.split()
+    if available != "True":
+        why = "it is built for the processor alone" if cuda == "None" else f"CUDA {cuda} is not available to it"
+        return Finding("Machine", "torch", "broken", f"{version}: {why}", mend)
+    return Finding("Machine", "torch", "ok", f"{version}, CUDA {cuda}")
+
+
+# --- Weights
+
+
+def weights_here(names: Iterable[str], required: Iterable[str]) -> Iterator[Finding]:
+    """Whether the weights are there and the pinned ones."""
+    required = set(required)
+    for name in names:
+        entry = weights.find(name)
+        fetch = f"coursedub weights fetch {name}"
+        if not weights.is_present(name):
+            detail = f"{entry.size / 1e6:.0f} MB, fetched when first used"
+            yield Finding("Weights", name, "missing", detail, fetch, name in required)
+            continue
+        try:
+            folder = weights.verify(name)
+        except CoursedubError as error:
+            yield Finding("Weights", name, "broken", str(error), fetch, name in required)
+        except OSError as error:
+            yield Finding("Weights", name, "broken", f"{error.filename}: {error.strerror}", "", name in required)
+        else:
+            yield Finding("Weights", name, "ok", f"verified, {folder}", "", name in required)
+
+
+# --- Services
+
+
+def shown(address: str) -> str:
+    """An address without the name and the password that may be in it.
+
+    >>> shown("https://anna:secret@example.org:4200/api?key=x")
+    'https://example.org:4200/api'
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return "an address that is none"
+    where = f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{parts.scheme}://{where}" if parts.scheme else where
+
+
+class _Unreachable(Exception):
+    """A service gave no answer that can be read; the message says why."""
+
+
+def _ask(address: str) -> tuple[int, Any]:
+    """Status and JSON answer of a service on this machine or beside it."""
+    try:
+        with httpx.Client(timeout=SERVICE_TIMEOUT, trust_env=False) as client:
+            answer = client.get(address)
+    except httpx.TimeoutException:
+        raise _Unreachable(f"{shown(address)} gave no answer in {SERVICE_TIMEOUT:.0f} s") from None
+    except (httpx.TransportError, httpx.InvalidURL):
+        raise _Unreachable(f"nothing answers at {shown(address)}") from None
+    try:
+        return answer.status_code, answer.json()
+    except ValueError:
+        raise _Unreachable(f"{shown(address)} answers {answer.status_code}, and no JSON") from None
+
+
+def chatterbox(address: str, on_gpu: bool, required: bool = True) -> Finding:
+    """Whether the Chatterbox service at this address can speak."""
+    name, restart = "Chatterbox", "sudo systemctl restart coursedub-chatterbox" if required else ""
+    try:
+        status, health = _ask(f"{address.rstrip('/')}/health")
+    except _Unreachable as error:
+        return Finding("Services", name, "missing", str(error), restart, required)
+    if status != 200 or not isinstance(health, dict) or "status" not in health:
+        return Finding("Services", name, "broken", f"what answers at {shown(address)} is not the Chatterbox service", restart, required)
+    if health["status"] == "loading":
+        return Finding("Services", name, "broken", "the model is being loaded", "journalctl -fu coursedub-chatterbox", required)
+    if health["status"] != "healthy" or not health.get("model_loaded"):
+        reason = " ".join(str(health.get("reason") or "the model is not loaded").split())
+        return Finding("Services", name, "broken", reason, restart, required)
+    if on_gpu and health.get("device") == "cpu":
+        return Finding("Services", name, "broken", "it speaks on the processor: the GPU was not there when it started", restart, required)
+    return Finding("Services", name, "ok", f"healthy on {health.get('device')}, {shown(address)}", "", required)
+
+
+def ollama(address: str, model: str, required: bool = True) -> Finding:
+    """Whether Ollama is there and has the model."""
+    restart = "sudo systemctl restart coursedub-ollama" if required else ""
+    try:
+        status, tags = _ask(f"{address.rstrip('/')}/api/tags")
+    except _Unreachable as error:
+        return Finding("Services", "Ollama", "missing", str(error), restart, required)
+    if status != 200 or not isinstance(tags, dict) or not isinstance(tags.get("models"), list):
+        return Finding("Services", "Ollama", "broken", f"what answers at {shown(address)} is not Ollama", restart, required)
+    wanted = model if ":" in model else f"{model}:latest"
+    if wanted not in {entry.get("name") for entry in tags["models"] if isinstance(entry, dict)}:
+        return Finding("Services", "Ollama", "missing", f"{shown(address)} has no model {wanted}", f"ollama pull {wanted}", required)
+    return Finding("Services", "Ollama", "ok", f"{wanted}, {shown(address)}", "", required)
+
+
+def worker(address: str) -> Finding:
+    """Whether the Prefect worker of this machine lives and asks for work (its own health check, `--with-healthcheck`)."""
+    restart = "sudo systemctl restart coursedub-worker"
+    try:
+        status, _ = _ask(f"{address.rstrip('/')}/health")
+    except _Unreachable as error:
+        return Finding("Services", "worker", "missing", str(error), restart)
+    if status != 200:
+        return Finding(
+            "Services", "worker", "broken", f"it has not asked for work for a while ({shown(address)} answers {status})", restart
+        )
+    return Finding("Services", "worker", "ok", f"asks for work, {shown(address)}")

@@ -1,0 +1,274 @@
+"""`coursedub doctor`: what it looks at for which profile, what it says, and that it leaves everything as it was."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from blocks.store import Store
+from dubbing.errors import BadSetting
+from dubbing.machine import Finding
+from flows import command_line, doctor
+from flows.doctor import Addresses
+from tests.conftest import Bucket
+from tests.dubbing.test_machine import HEALTHY, answering, put
+from tests.seaweed import Seaweed
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither store, weights nor services of this machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("COURSEDUB_STORE", "COURSEDUB_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("COURSEDUB_CHATTERBOX", "OLLAMA_HOST", "COURSEDUB_WORKER"):
+        monkeypatch.setenv(name, NOWHERE)
+
+
+@pytest.fixture
+def no_server() -> Iterator[None]:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        yield
+
+
+def told(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
+    code = command_line.main(["doctor", "--json", *options])
+    return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def named(report: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(finding for finding in report["findings"] if finding["name"] == name)
+
+
+# --- the verb
+
+
+def test_each_finding_has_a_state_a_reason_and_what_mends_it(no_server: None, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = told(capsys)
+    assert (code, report["ok"]) == (1, False), "the weights are missing"
+    assert {finding["state"] for finding in report["findings"]} <= {"ok", "missing", "broken"}
+    for finding in report["findings"]:
+        assert finding["detail"] and "\n" not in finding["detail"]
+        assert (finding["mend"] != "") >= (finding["state"] == "missing" and finding["required"]), finding
+    in_the_way = {finding["name"] for finding in report["findings"] if finding["required"] and finding["state"] != "ok"}
+    assert {"whisper-base", "spleeter-2stems", "kokoro-82m-int8"} <= in_the_way
+    assert named(report, "whisper-base")["mend"] == "coursedub weights fetch whisper-base"
+
+
+def test_it_changes_nothing(no_server: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told(capsys)
+    told(capsys, "--profile", "gpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_in_the_way_is_exit_code_0(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    spare = Finding("Machine", "GPU", "missing", "none", "", required=False)
+    monkeypatch.setattr(doctor, "doctor", lambda *_: iter([Finding("Python", "Python", "ok", "3.11"), spare]))
+    code, report = told(capsys)
+    assert (code, report["ok"]) == (0, True)
+    assert command_line.main(["doctor"]) == 0
+    assert "can do without" in capsys.readouterr().out
+
+
+def test_a_person_reads_what_is_wrong_and_the_command_that_mends_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Finding("Weights", "whisper-[base]", "broken", "not the pinned ones", "coursedub weights fetch whisper-base")
+    monkeypatch.setattr(doctor, "doctor", lambda *_: iter([Finding("Python", "Python", "ok", "3.11"), broken]))
+    assert command_line.main(["doctor"]) == 1
+    shown = capsys.readouterr().out
+    assert re.search(r"✗ whisper-\[base\] +broken +not the pinned ones", shown)
+    assert "→ coursedub weights fetch whisper-base" in shown
+    assert "1 thing to mend" in shown
+
+
+def test_the_gpu_profile_asks_for_the_gpu_its_engines_and_its_services(no_server: None, capsys: pytest.CaptureFixture[str]) -> None:
+    _, cpu = told(capsys)
+    _, gpu = told(capsys, "--profile", "gpu")
+    for name in ("GPU", "Ollama", "Chatterbox"):
+        assert (named(cpu, name)["required"], named(gpu, name)["required"]) == (False, True)
+    assert named(cpu, "separation")["detail"].startswith("spleeter")
+    assert "demucs" in named(gpu, "separation")["detail"] and "whisperx" in named(gpu, "transcription")["detail"]
+    assert named(gpu, "Prefect")["state"] == "missing" and "PREFECT_API_URL" in named(gpu, "Prefect")["detail"]
+
+
+def test_an_engine_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from blocks.separation import SpleeterSeparator
+
+    class Other(SpleeterSeparator):
+        _block_type_slug = "other-spleeter"
+        packages = ("s3fs",)
+
+    monkeypatch.setattr(doctor.machine, "version_of", lambda package: "")
+    finding = doctor._engine("separation", Other)
+    assert finding.mend == f"{sys.executable} -m pip install 'coursedub[s3]'"
+    assert finding.detail == "spleeter: not installed: s3fs"
+
+
+@pytest.mark.parametrize("options", [["--wait", "5"], ["--without-worker"]])
+def test_options_of_can_serve_are_refused_without_it(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["doctor", *options]) == BadSetting.exit_code
+    assert "--can-serve" in capsys.readouterr().err
+
+
+def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "anna:very-secret")
+    monkeypatch.setenv("OLLAMA_HOST", "http://anna:very-secret@127.0.0.1:9")
+    with temporary_settings({PREFECT_API_URL: "http://anna:very-secret@127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        told_to_machine = told(capsys, "--profile", "gpu", "--store", "s3://anna:very-secret@bucket/x")[1]
+        command_line.main(["doctor", "--can-serve"])
+    assert "very-secret" not in json.dumps(told_to_machine) + capsys.readouterr().out
+
+
+# --- the store
+
+
+def store_finding(address: str) -> Finding:
+    return next(finding for finding in doctor._store(address) if finding.name == "store")
+
+
+def test_a_store_that_is_used_is_written_and_read_and_left_as_it_was(store: Store) -> None:
+    store.put_bytes(b"some sound", "audio/wav")
+    before = sorted(found.name for found in store.files.found(""))
+    assert store_finding(store.where).state == "ok"
+    assert sorted(found.name for found in store.files.found("")) == before
+
+
+def test_a_store_that_is_none_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for address in (str(tmp_path / "file"), "gs://bucket/x", "s3://"):
+        finding = store_finding(address)
+        assert finding.state == "broken" and finding.mend, address
+
+
+def test_a_store_that_is_a_block_needs_prefects_server(no_server: None) -> None:
+    assert store_finding("coursedub-store/no-such").state == "missing"
+    with temporary_settings({PREFECT_API_URL: f"{NOWHERE}/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        finding = store_finding("coursedub-s3-store/no-such")
+    assert finding.state == "missing" and "can't be reached" in finding.detail
+
+
+def test_a_store_that_is_no_block_of_that_server_is_broken(prefect_server: None) -> None:
+    finding = store_finding("coursedub-store/no-such")
+    assert finding.state == "broken" and "no such block" in finding.detail
+
+
+def test_a_bucket_is_written_read_and_left_as_it_was(bucket: Bucket, seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in seaweed.environment().items():
+        monkeypatch.setenv(name, value)
+    finding = store_finding(bucket.address)
+    assert finding.state == "ok", finding
+    from blocks.s3_store import S3Store
+
+    assert list(S3Store(folder=bucket.address, credentials=bucket.credentials).files.found("")) == []
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    refused = store_finding(bucket.address)
+    assert refused.state == "broken" and seaweed.secret_key not in str(refused)
+
+
+# --- Prefect
+
+
+def prefect(required: bool = True) -> dict[str, Finding]:
+    return {finding.name: finding for finding in doctor._prefect(required)}
+
+
+def test_prefects_server_and_the_pool_of_the_gpu_server(prefect_server: None) -> None:
+    found = prefect()
+    assert found["Prefect"].state == "ok"
+    assert found["pool gpu"].state == "missing" and "work-pool create gpu" in found["pool gpu"].mend
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="gpu", type="process"))
+    try:
+        assert prefect()["pool gpu"].state == "ok"
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_work_pool("gpu")
+
+
+def test_without_a_server_a_run_starts_its_own(no_server: None) -> None:
+    assert prefect(required=False)["Prefect"].state == "ok"
+    assert prefect()["Prefect"].stands_in_the_way
+
+
+@pytest.mark.parametrize(("status", "state", "reason"), [(401, "broken", "refuses"), (404, "broken", "404"), (500, "broken", "500")])
+def test_a_server_that_does_not_let_us_in_is_told(status: int, state: str, reason: str) -> None:
+    with (
+        answering(status, {"exception_message": "Unauthorized"}) as address,
+        temporary_settings({PREFECT_API_URL: f"{address}/api", PREFECT_CLIENT_MAX_RETRIES: 0}),
+    ):
+        finding = prefect()["Prefect"]
+    assert (finding.state, reason in finding.detail) == (state, True), finding
+
+
+def test_a_server_that_is_not_there_is_told() -> None:
+    with temporary_settings({PREFECT_API_URL: f"{NOWHERE}/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        assert "nothing answers" in prefect()["Prefect"].detail
+
+
+# --- whether the server can serve
+
+
+def test_a_server_can_serve_when_nothing_is_missing_and_says_what_is(
+    prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(tmp_path, "nvidia-smi", "NVIDIA GeForce RTX 4090, 24564, 1000, 570.133.20\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="gpu", type="process"))
+    try:
+        with (
+            answering(200, HEALTHY) as chatterbox,
+            answering(200, {"models": [{"name": "qwen2.5:14b"}]}) as ollama,
+            answering(200, {"message": "OK"}) as worker,
+        ):
+            monkeypatch.setenv("COURSEDUB_CHATTERBOX", chatterbox)
+            monkeypatch.setenv("OLLAMA_HOST", ollama.removeprefix("http://"))  # as Ollama itself has it
+            monkeypatch.setenv("COURSEDUB_WORKER", worker)
+            assert named(told(capsys, "--can-serve")[1], "worker in pool gpu")["state"] == "missing"
+            with get_client(sync_client=True) as client:
+                client.send_worker_heartbeat("gpu", doctor.WORKER_NAME, heartbeat_interval_seconds=3600.0)
+            code, report = told(capsys, "--can-serve", "--wait", "600")
+            assert (code, report["can_serve"]) == (0, True), report
+            monkeypatch.setenv("COURSEDUB_WORKER", NOWHERE)
+            code, report = told(capsys, "--can-serve")
+            assert (code, report["can_serve"], named(report, "worker")["state"]) == (1, False, "missing")
+            assert told(capsys, "--can-serve", "--without-worker")[0] == 0
+            monkeypatch.setenv("COURSEDUB_OLLAMA_MODEL", "another")
+            assert told(capsys, "--can-serve", "--without-worker")[0] == 1
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_work_pool("gpu")
+
+
+def test_waiting_ends_as_soon_as_nothing_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PAUSE", 0.0)
+    looks = iter([[Finding("a", "b", "missing", "")], [Finding("a", "b", "broken", "")], [Finding("a", "b", "ok", "")]])
+    assert [finding.state for finding in doctor.waited(lambda: next(looks), 600)] == ["ok"]
+    assert next(looks, None) is None
+
+
+def test_waiting_ends_with_what_is_still_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PAUSE", 0.0)
+    assert [finding.state for finding in doctor.waited(lambda: [Finding("a", "b", "broken", "")], 0.01)] == ["broken"]
+
+
+def test_addresses_are_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "10.0.0.1:11434")
+    monkeypatch.setenv("COURSEDUB_OLLAMA_MODEL", "llama3")
+    assert Addresses.from_environment()[1:3] == ("http://10.0.0.1:11434", "llama3")
+    for name in ("COURSEDUB_CHATTERBOX", "OLLAMA_HOST", "COURSEDUB_WORKER", "COURSEDUB_OLLAMA_MODEL"):
+        monkeypatch.delenv(name)
+    assert Addresses.from_environment() == Addresses()
