@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from blocks import engine as engine_module
-from blocks.engine import Engine
+from blocks.engine import Engine, LocalEngine
 from blocks.separation import SEPARATORS, Separator
 from blocks.speech import SPEECH_ENGINES, SpeechEngine
 from blocks.transcription import RECOGNISERS, FasterWhisper, Recogniser
@@ -129,6 +129,14 @@ def test_its_fingerprint_does_not_change_with_a_setting_without_effect(engine: t
     for name in engine.settings_without_effect:
         for value in other_values(engine, name):
             assert digest(engine().model_copy(update={name: value})) == digest(engine())
+
+
+@every_engine
+def test_how_long_its_models_stay_in_memory_shapes_nothing(engine: type[Engine]) -> None:
+    if issubclass(engine, LocalEngine):
+        assert digest(engine(keep_loaded_for=60)) == digest(engine())
+    else:
+        assert "keep_loaded_for" not in engine.model_fields
 
 
 def test_the_threads_of_an_engine_inside_an_engine_have_no_effect_either() -> None:

@@ -27,7 +27,7 @@ pipeline:
     clustering: VBxClustering
     segmentation: $model/segmentation
     segmentation_batch_size: 8
-    segmentation_step: 0.4
+    segmentation_step: 0.2
     embedding: $model/embedding
     embedding_batch_size: 8
     embedding_exclude_overlap: true
