@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from dubbing.documents import as_json, changed_fields, lines_table, report_document, timeline_document
+from dubbing.documents import as_json, changed_fields, lines_table, report_document, spoken_by, timeline_document
 from dubbing.lesson import Artifact, FileChecks, Inspection, Lesson, LineChecks, PlacedLine, Render, Sound, Timeline
 
 FILE = Artifact(sha256="ab" * 32, size=1, media_type="video/mp4")
@@ -184,3 +184,14 @@ def test_the_level_of_silence_does_not_make_the_report_unreadable() -> None:
 
     file = json.loads(as_json(report(silent)), parse_constant=refuse)["file"]
     assert file["integrated_loudness"] is None
+
+
+def test_who_speaks_is_told_with_where_clones_come_from_and_who_could_not() -> None:
+    clone = {"engine": "chatterbox", "voice": "lecturer", "cloned_from": (12.2, 22.4)}
+    lines = (line(0).model_copy(update=clone), line(1).model_copy(update=clone), line(2, clip=False), line(3))
+    told = spoken_by(TIMELINE.model_copy(update={"lines": lines}))
+    assert told == "chatterbox, voice lecturer, cloned from 0:12-0:22; kokoro, voice af_heart"
+    down = tuple(one.model_copy(update={"instead_of": "chatterbox: nobody answers"}) for one in (line(0), line(1)))
+    assert spoken_by(TIMELINE.model_copy(update={"lines": down})) == "kokoro, voice af_heart (chatterbox: nobody answers)"
+    row = timeline_document("lesson.mp4", TIMELINE.model_copy(update={"lines": (lines[0], down[1])}))["lines"]
+    assert [(one["cloned_from"], one["instead_of"]) for one in row] == [("0:12-0:22", None), (None, "chatterbox: nobody answers")]

@@ -175,6 +175,11 @@ def test_another_voice_than_the_usual_is_named() -> None:
     assert "af_heart (kokoro)" not in shown.texts
 
 
+def test_a_clone_is_named_with_where_it_comes_from() -> None:
+    shown = opened(timeline(line(0), line(1), line(2, engine="chatterbox", voice="lecturer", cloned_from="0:12-0:22")))
+    assert "lecturer, cloned from 0:12-0:22 (chatterbox)" in shown.texts
+
+
 def test_speakers_are_named_where_there_are_several() -> None:
     assert "Anna" in opened(timeline(line(0, speaker="Anna"), line(1, speaker="Boris"))).texts
     assert "Anna" not in opened(timeline(line(0, speaker="Anna"), line(1, speaker="Anna"))).texts
