@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 from dubbing import encoders, weights
 from dubbing.errors import CoursedubError
-from dubbing.processors import usable_processors
+from dubbing.processors import memory_limits, usable_processors
 
 State = Literal["ok", "missing", "broken"]
 
@@ -210,28 +209,9 @@ def memory(root: Path = Path("/")) -> Memory:
     """
     known = dict(re.findall(r"^(\w+):\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE))
     total, free = int(known["MemTotal"]) * 1024, int(known["MemAvailable"]) * 1024
-    for limit, used in _memory_limits(root):
-        total, free = min(total, limit), min(free, max(0, limit - used))
+    for limit, used, cache in memory_limits(root):
+        total, free = min(total, limit), min(free, max(0, limit - max(0, used - cache)))
     return Memory(total, free)
-
-
-def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Limit and use of each control group from this process's own up to the top, of both versions; without a limit there is none."""
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                top, limit_file, use_file = root / "sys/fs/cgroup", "memory.max", "memory.current"
-            elif "memory" in controllers.split(","):
-                top, limit_file, use_file = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            else:
-                continue
-            own = top / path.lstrip("/")
-            for folder in (own, *own.parents):
-                if not folder.is_relative_to(top):
-                    break
-                with suppress(OSError, ValueError):  # "max" is no number
-                    yield int((folder / limit_file).read_text()), int((folder / use_file).read_text())
 
 
 def capacity(profile: str) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ def usable_memory(root: Path = ROOT) -> int | None:
     with suppress(OSError, ValueError, StopIteration):
         line = next(line for line in (root / "proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:"))
         free = int(line.split()[1]) * 1024
-    for limit, used, cache in _memory_limits(root):
+    for limit, used, cache in memory_limits(root):
         if limit < _NO_LIMIT:
             room = max(0, limit - max(0, used - cache))
             free = room if free is None else min(free, room)
@@ -58,7 +58,7 @@ def _processor_quotas(root: Path) -> Iterator[tuple[int, int]]:
                     yield quota, period
 
 
-def _memory_limits(root: Path) -> Iterator[tuple[int, int, int]]:
+def memory_limits(root: Path) -> Iterator[tuple[int, int, int]]:
     """Bytes: the limit, what is used of it, and what of that is a cache of files which gives way."""
     groups = _groups(root)
     for folder in _upwards(root / "sys/fs/cgroup", groups.unified):

@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,17 +24,12 @@ from rich.table import Table
 from rich.text import Text
 
 from blocks.engine import Engine
-from blocks.separation import SEPARATORS
-from blocks.speech import SPEECH_ENGINES
+from blocks.profiles import PROFILES, Profile
 from blocks.store import default_store, open_store
-from blocks.transcription import RECOGNISERS
-from blocks.translation import TRANSLATORS
 from dubbing import machine, weights
 from dubbing.errors import CoursedubError
 from dubbing.machine import Finding, State
 from dubbing.places import user_cache
-
-Profile = Literal["cpu", "gpu"]
 
 CHATTERBOX = "http://127.0.0.1:8001"
 OLLAMA = "http://127.0.0.1:11434"
@@ -45,16 +40,6 @@ POOL = "gpu"
 STORE_PATIENCE = 10.0  # seconds that a bucket may be out of reach
 PAUSE = 2.0  # seconds between two looks while waiting for a server that can serve
 
-_FAMILIES: dict[str, Mapping[str, type[Engine]]] = {
-    "separation": SEPARATORS,
-    "transcription": RECOGNISERS,
-    "translation": TRANSLATORS,
-    "speech": SPEECH_ENGINES,
-}
-_ENGINES: dict[Profile, dict[str, str]] = {
-    "cpu": {"separation": "spleeter", "transcription": "faster-whisper", "translation": "llama", "speech": "kokoro"},
-    "gpu": {"separation": "demucs", "transcription": "whisperx", "translation": "ollama", "speech": "chatterbox"},
-}
 _ANOTHER_STORE = "export COURSEDUB_STORE=…"
 _BLOCKS = ("coursedub-store/", "coursedub-s3-store/")  # how the address of a store begins that is a block in Prefect
 _KEYS = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_ENDPOINT_URL=…"
@@ -82,11 +67,10 @@ class Addresses(NamedTuple):
         )
 
 
-def doctor(profile: Profile, store: str | None, addresses: Addresses) -> Iterator[Finding]:
+def doctor(profile: Literal["cpu", "gpu"], store: str | None, addresses: Addresses) -> Iterator[Finding]:
     """All findings for a machine that shall run the engines of this profile, in the order that they are told in."""
     on_gpu = profile == "gpu"
-    engines = dict(_engines(profile))
-    chosen = [engine for engine in engines.values() if engine]
+    chosen = list(_engines(PROFILES[profile]))
     yield machine.python()
     yield from machine.extras(_extras_of(chosen, store or default_store()))
     yield from machine.ffmpeg()
@@ -97,13 +81,9 @@ def doctor(profile: Profile, store: str | None, addresses: Addresses) -> Iterato
     yield from machine.gpu(required=on_gpu)
     if on_gpu:
         yield machine.torch()
-    for family, engine in engines.items():
-        name = _ENGINES[profile][family]
-        if engine is None:
-            yield Finding("Engines", family, "missing", f"this version has no engine {name}", "git pull && make setup")
-        else:
-            yield _engine(family, engine)
-    needed = {name for engine in chosen for name in engine().weights_names()}
+    for engine in chosen:
+        yield _engine(engine)
+    needed = {name for engine in chosen for name in engine.weights_names()}
     yield from machine.weights_here((entry.name for entry in weights.catalogue()), needed)
     yield from _store(store)
     yield from _prefect(required=on_gpu)
@@ -182,13 +162,13 @@ def _line(finding: Finding) -> Table:
 # --- What needs more than a look at the machine
 
 
-def _engines(profile: Profile) -> Iterator[tuple[str, type[Engine] | None]]:
-    """The engine of each family that the profile runs; None where this version has no such engine."""
-    for family, name in _ENGINES[profile].items():
-        yield family, _FAMILIES[family].get(name)
+def _engines(profile: Profile) -> Iterator[Engine]:
+    """The engines of a profile, of a chain each one."""
+    engines = profile.engines()
+    yield from (engines.separator, engines.recogniser, engines.translator, *engines.speech.engines())
 
 
-def _extras_of(engines: Iterable[type[Engine]], store: str) -> set[str]:
+def _extras_of(engines: Iterable[Engine], store: str) -> set[str]:
     """The extras that hold a package of these engines, or what the store needs."""
     found = {"s3"} if store.startswith(("s3://", "coursedub-s3-store/")) else set()
     for engine in engines:
@@ -196,14 +176,15 @@ def _extras_of(engines: Iterable[type[Engine]], store: str) -> set[str]:
     return found
 
 
-def _engine(family: str, engine: type[Engine]) -> Finding:
+def _engine(engine: Engine) -> Finding:
+    name = engine.engine_name
     lacking = [package for package in engine.packages if not machine.version_of(package)]
     versions = ", ".join(f"{package} {machine.version_of(package)}" for package in engine.packages if package not in lacking)
     if lacking:
         extras = sorted(machine.extras_with(lacking))
         mend = f"{sys.executable} -m pip install 'coursedub[{','.join(extras)}]'" if extras else "make setup"
-        return Finding("Engines", family, "missing", f"{engine.engine_name}: not installed: {', '.join(lacking)}", mend)
-    return Finding("Engines", family, "ok", f"{engine.engine_name}" + (f" ({versions})" if versions else ""))
+        return Finding("Engines", name, "missing", f"not installed: {', '.join(lacking)}", mend)
+    return Finding("Engines", name, "ok", versions or "a service of its own")
 
 
 def _temporary_disk() -> Finding:

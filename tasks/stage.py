@@ -126,7 +126,7 @@ class Stage(Generic[Result]):
                     call.work = work
                     store.raise_failure(call.key)
                 with working(work):
-                    _fetch_weights(inputs.values())
+                    _have_engines(inputs.values())
                     store.fetch(self.opened(inputs))
                     result = plain(function(store, **inputs))
                     work.finish()
@@ -250,10 +250,15 @@ def tell_waiting(record: str) -> None:
     tell(Event(record.split("/")[1], "waiting"))
 
 
-def _fetch_weights(inputs: Iterable[Any]) -> None:
-    """Have the weights of the stage's engines here, and say how far their download is: a gigabyte takes a while."""
+def _have_engines(inputs: Iterable[Any]) -> None:
+    """Have what the stage's engines need here, and say how far the download of weights is: a gigabyte takes a while.
+
+    Raises:
+        BadSetting: a package is not installed.
+    """
     for engine in inputs:
         if isinstance(engine, Engine):
+            engine.require_packages()
             for name in engine.weights_names():
                 weights.folder_of(name, lambda done, total, name=name: tell(Event(f"weights {name}", "advanced", done / total)))  # type: ignore[misc]
 

@@ -98,8 +98,9 @@ def test_the_gpu_profile_asks_for_the_gpu_its_engines_and_its_services(no_server
     _, gpu = told(capsys, "--profile", "gpu")
     for name in ("GPU", "Ollama", "Chatterbox"):
         assert (named(cpu, name)["required"], named(gpu, name)["required"]) == (False, True)
-    assert named(cpu, "separation")["detail"].startswith("spleeter")
-    assert "demucs" in named(gpu, "separation")["detail"] and "whisperx" in named(gpu, "transcription")["detail"]
+    assert named(cpu, "spleeter")["state"] == "ok"
+    assert "demucs" in named(gpu, "demucs")["detail"] and "whisperx" in named(gpu, "whisperx")["detail"]
+    assert {named(gpu, engine)["topic"] for engine in ("ollama", "chatterbox", "kokoro")} == {"Engines"}
     assert named(gpu, "Prefect")["state"] == "missing" and "PREFECT_API_URL" in named(gpu, "Prefect")["detail"]
 
 
@@ -111,9 +112,9 @@ def test_an_engine_whose_package_is_missing_names_the_extra(monkeypatch: pytest.
         packages = ("s3fs",)
 
     monkeypatch.setattr(doctor.machine, "version_of", lambda package: "")
-    finding = doctor._engine("separation", Other)
+    finding = doctor._engine(Other())
     assert finding.mend == f"{sys.executable} -m pip install 'coursedub[s3]'"
-    assert finding.detail == "spleeter: not installed: s3fs"
+    assert finding.detail == "not installed: s3fs"
 
 
 @pytest.mark.parametrize("options", [["--wait", "5"], ["--without-worker"]])
