@@ -40,13 +40,24 @@ class Window(NamedTuple):
     summary: str = ""  # of the whole lesson
     budgets: Mapping[int, int] = {}  # characters for which there is time; a line with time enough has none
     strict: bool = False  # whether a line beyond its budget is of no use
-    names: Set[str] | None = None  # of the whole lesson, where it is known
-    known: Mapping[int, str] = {}  # lines that are translated already: context for the others
+    names: Set[str] | None = None  # that occur in the lines, by what the whole lesson shows; None: it isn't known
+    known: Mapping[int, str] = {}  # lines that are translated already: context for the others, and what they must not repeat
 
     @property
     def wanted(self) -> list[int]:
         """Numbers of the lines to translate."""
         return [n for n in range(1, len(self.lines) + 1) if n not in self.known]
+
+    def shaping(self) -> dict[str, Any]:
+        """All of it that shapes a translation, as a key takes it. When and by whom something is said does not."""
+        return {
+            **self._asdict(),
+            "lines": [line.text for line in self.lines],
+            "terms": list(self.terms),
+            "budgets": {str(n): limit for n, limit in self.budgets.items()},
+            "known": {str(n): text for n, text in self.known.items()},
+            "names": None if self.names is None else sorted(self.names),
+        }
 
 
 def windows(utterances: Sequence[Utterance]) -> list[Window]:

@@ -29,11 +29,9 @@ def line_by_line(
     ids_of: Callable[[Item], Sequence[str]],
     common: Mapping[str, Any],
     own: Callable[[Item], Mapping[str, Any]],
-    compute: Callable[[Item], Result] | None,
+    compute: Callable[[Item], Result],
     returns: type[Result],
     at_once: int = 1,
-    also: Callable[[Item], Mapping[str, Any]] | None = None,
-    compute_all: Callable[[Mapping[str, Item]], Iterator[Mapping[str, Result]]] | None = None,
 ) -> list[Result]:
     """The results for all items, each computed once for the same inputs and kept as soon as it is made.
 
@@ -47,22 +45,14 @@ def line_by_line(
         own: what else shapes an item's result.
         at_once: items in hand at a time, each in a thread of its own where there is more than one. When one fails, no other is begun, and
             those in hand are finished and kept before the failure is raised.
-        also: a second `own` under which the same result is kept and found.
-        compute_all: in place of `compute`, for results that are made several at a time: takes all items that are to be made, by address,
-            and gives results by address, as many as there are at a time.
     """
     plan = plan_in_hand()
     pack_name = pack_of(name, version, common)
     shared = digest("common", common)
-
-    def address_of(shaping: Mapping[str, Any]) -> str:
-        return f"lines/{name}/v{version}/{digest('line', name, version, shared, shaping)}"
-
-    addresses = [address_of(own(item)) for item in items]
-    second = {address: address_of(also(item)) for address, item in zip(addresses, items, strict=True)} if also else {}
+    addresses = [f"lines/{name}/v{version}/{digest('line', name, version, shared, own(item))}" for item in items]
     pack = Pack(store, pack_name)
     if plan:
-        _plan_lines(plan, store, items, ids_of, own, addresses, second, pack)
+        _plan_lines(plan, store, items, ids_of, own, addresses, pack)
         raise LinesPlanned
     total = sum(len(ids_of(item)) for item in items)
     computed = 0
@@ -70,20 +60,17 @@ def line_by_line(
     if len(made) < len(set(addresses)):
         with store.claimed(pack_name, lambda: tell(Event(name, "waiting"))):
             pack = Pack(store, pack_name)  # whoever held the claim has written it anew
-            made |= _found(store, addresses, second, made, pack)
+            made |= _found(store, addresses, made, pack)
             # The same line twice in a lesson is made once.
             missing = {address: item for address, item in zip(addresses, items, strict=True) if address not in made}
             store.fetch(artifact for item in missing.values() for artifact in artifacts_in(dict(own(item))))
             to_compute = sum(len(ids_of(item)) for item in missing.values())
             if missing:
                 advance(0.0)
-            for results in compute_all(missing) if compute_all else _computed(missing, compute, at_once):
-                for address, result in results.items():
-                    made[address] = plain(result)
-                    store.write_record(address, made[address])
-                    if also:
-                        store.write_record(second[address], made[address])
-                    computed += len(ids_of(missing[address]))
+            for address, result in _computed(missing, compute, at_once):
+                made[address] = plain(result)
+                store.write_record(address, made[address])
+                computed += len(ids_of(missing[address]))
                 if computed < to_compute:
                     advance(computed / to_compute)
             pack.write({address: (ids_of(item), own(item), made[address]) for address, item in zip(addresses, items, strict=True)})
@@ -93,12 +80,11 @@ def line_by_line(
     return [returns.model_validate(made[address]) for address in addresses]
 
 
-def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result] | None, at_once: int) -> Iterator[dict[str, Result]]:
+def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result], at_once: int) -> Iterator[tuple[str, Result]]:
     """Results by address, each as soon as it is there."""
-    assert compute is not None
     if at_once == 1:
         for address, item in items.items():
-            yield {address: compute(item)}
+            yield address, compute(item)
         return
     waiting = iter(items.items())
     in_hand: dict[Future[Result], str] = {}
@@ -113,7 +99,7 @@ def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result] | Non
             for future in wait(in_hand, return_when=FIRST_COMPLETED).done:
                 address = in_hand.pop(future)
                 if (error := future.exception()) is None:
-                    yield {address: future.result()}
+                    yield address, future.result()
                 else:
                     failure = failure or error
     finally:
@@ -122,15 +108,13 @@ def _computed(items: Mapping[str, Item], compute: Callable[[Item], Result] | Non
         raise failure
 
 
-def _found(store: Store, addresses: Sequence[str], second: Mapping[str, str], made: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
-    """Records that are in the pack or, one by one, in the store, under an item's own address or its second one."""
+def _found(store: Store, addresses: Sequence[str], made: Mapping[str, Any], pack: Pack) -> dict[str, Any]:
+    """Records that are in the pack or, one by one, in the store."""
     wanted = [address for address in dict.fromkeys(addresses) if address not in made]
     found = {address: record for address in wanted if (record := pack.record(address)) is not None}
-    for other in ({}, second) if second else ({},):
-        single = [address for address in wanted if address not in found]
-        records = zip(single, store.read_records([other.get(address, address) for address in single]), strict=True)
-        found |= {address: record for address, record in records if record is not None}
-    return found
+    single = [address for address in wanted if address not in found]
+    records = zip(single, store.read_records(single), strict=True)
+    return found | {address: record for address, record in records if record is not None}
 
 
 def pack_of(name: str, version: int, common: Mapping[str, Any]) -> str:
@@ -179,11 +163,10 @@ def _plan_lines(
     ids_of: Callable[[Item], Sequence[str]],
     own: Callable[[Item], Mapping[str, Any]],
     addresses: Sequence[str],
-    second: Mapping[str, str],
     pack: Pack,
 ) -> None:
     """Tell a plan which lines are cached, and why the others aren't."""
-    found = _found(store, addresses, second, {}, pack)
+    found = _found(store, addresses, {}, pack)
     lines: list[PlannedLine] = []
     needed: list[Artifact] = []
     for address, item in zip(addresses, items, strict=True):

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from blocks.store import Store
 from blocks.translation import Translator
-from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation, Utterance
+from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation
 from dubbing.problems import names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 2
+VERSION = 3
 
 
 @stage(version=VERSION, returns=Translation, opens=("sound",), per_line=True)
@@ -39,13 +39,16 @@ def retranslate(
     names = names_in(line.text for line in utterances)
 
     def window_of(position: int) -> Window:
-        own_terms = occurring(termbase.terms, utterances[position].text, transcript.language)
-        return neighbourhood(utterances, position, position + 1)._replace(terms=own_terms, summary=termbase.summary, names=names)
+        text = utterances[position].text
+        return neighbourhood(utterances, position, position + 1)._replace(
+            terms=occurring(termbase.terms, text, transcript.language),
+            summary=termbase.summary,
+            names=frozenset(name for name in names if name in text),
+        )
 
     def shaping(position: int) -> dict[str, object]:
-        window = window_of(position)
-        line = _without_words(window.lines[0])
-        return {"line": line, "before": window.before, "after": window.after, "terms": list(window.terms)}
+        line = utterances[position]
+        return {**window_of(position).shaping(), "id": line.id, "time": (line.start, line.end)}
 
     def translated(position: int) -> TranslatedLine:
         recording = store.path_of(sound.media) if sound else None
@@ -64,7 +67,3 @@ def retranslate(
     )
     translator.rest()
     return Translation(language=target, lines=tuple(results), engine=translator.engine_name)
-
-
-def _without_words(utterance: Utterance) -> Utterance:
-    return utterance.model_copy(update={"words": ()})

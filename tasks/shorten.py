@@ -13,7 +13,7 @@ from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 2
+VERSION = 3
 
 
 @stage(version=VERSION, returns=Translation, per_line=True)
@@ -46,13 +46,15 @@ def shorten(
         line = utterances[position]
         own_terms = occurring(termbase.terms, line.text, transcript.language)
         return neighbourhood(utterances, position, position + 1)._replace(
-            terms=own_terms, summary=termbase.summary, names=names, budgets={1: budgets[line.id]}, strict=True
+            terms=own_terms,
+            summary=termbase.summary,
+            names=frozenset(name for name in names if name in line.text),
+            budgets={1: budgets[line.id]},
+            strict=True,
         )
 
     def shaping(position: int) -> dict[str, object]:
-        window = window_of(position)
-        line = {"id": window.lines[0].id, "text": window.lines[0].text}
-        return {**line, "before": window.before, "after": window.after, "limit": window.budgets[1], "terms": list(window.terms)}
+        return {**window_of(position).shaping(), "id": utterances[position].id}
 
     def reword(position: int) -> TranslatedLine:
         return translator.translate(window_of(position), transcript.language, translation.language)[0]

@@ -1,25 +1,29 @@
 """Stage 5: every line in the target language.
 
-Lines are asked for in windows and kept one by one. A line's record is found by all that is its own (words, terms in it, time for it) with
-either neighbour: where a line changed, came or went, the lines beside it keep their translation and are context for the new one, and the
-same words in other company are translated for themselves. What an engine hears is the context of its window, and all of it counts.
+Lines are asked for and kept in windows of whole sentences: a window's record is found by all that shapes its request, so that a run that
+was killed goes on with the very same requests. What changes a single line later is translated by itself: a corrected source line by
+`retranslate`, one that is too long for its place by `shorten`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
 from blocks.store import Store
 from blocks.translation import Translator
 from dubbing.errors import EngineRefused
-from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation
+from dubbing.lesson import Noun, Recording, Termbase, Transcript, TranslatedLine, Translation
 from dubbing.problems import names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, budgets
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 2
+VERSION = 3
+
+
+class _Lines(Noun):
+    """A window's answer, as it is cached."""
+
+    lines: tuple[TranslatedLine, ...]
 
 
 @stage(version=VERSION, returns=Translation, opens=("sound",), per_line=True)
@@ -37,7 +41,7 @@ def translate(
 
     Args:
         sound: what the translator hears; None when it only reads.
-        termbase: of the lesson; a line's own terms alone count in its record.
+        termbase: of the lesson; of its terms those that occur in a window count in its record.
         pace: of the voice, characters a second.
         duration: of the lesson, seconds.
 
@@ -46,56 +50,43 @@ def translate(
     """
     utterances = transcript.utterances
     limits = budgets(utterances, pace, duration, target) if translator.shortens else {}
-    terms_of = [list(occurring(termbase.terms, line.text, transcript.language)) for line in utterances]
     names = names_in(line.text for line in utterances)
-    window_of: dict[int, tuple[int, Window]] = {}  # by a line's place: the place of its window's first line, and the window
-    for window in translator.windows(utterances):
-        first = len(window_of)
-        window_of |= {first + at: (first, window) for at in range(len(window.lines))}
 
-    def own(at: int) -> dict[str, object]:
-        return {"text": utterances[at].text, "terms": terms_of[at], "limit": limits.get(utterances[at].id)}
+    def told(window: Window) -> Window:
+        texts = "\n".join(line.text for line in window.lines)
+        return window._replace(
+            terms=tuple(occurring(termbase.terms, texts, transcript.language)),
+            summary=termbase.summary,
+            names=frozenset(name for name in names if name in texts),
+            budgets={n: limits[line.id] for n, line in enumerate(window.lines, 1) if line.id in limits},
+        )
 
-    def neighbour(at: int) -> str | None:
-        return utterances[at].text if 0 <= at < len(utterances) else None
+    def shaping(window: Window) -> dict[str, object]:
+        return {**window.shaping(), "times": [(line.start, line.end) for line in window.lines] if sound else None}
 
-    def heard(at: int) -> dict[str, object]:
-        first, window = window_of[at]
-        lines = [[line.text, line.start, line.end] for line in window.lines]
-        return {"lines": lines, "before": window.before, "after": window.after, "place": at - first}
+    def translated(window: Window) -> _Lines:
+        recording = store.path_of(sound.media) if sound else None
+        return _Lines(lines=tuple(translator.translate(window, transcript.language, target, recording)))
 
-    def translated(missing: Mapping[str, int]) -> Iterator[dict[str, TranslatedLine]]:
-        addresses = {at: address for address, at in missing.items()}
-        for first in dict.fromkeys(window_of[at][0] for at in addresses):
-            window = window_of[first][1]
-            places = [at for at in range(first, first + len(window.lines)) if at in addresses]
-            recording = store.path_of(sound.media) if sound else None
-            asked = window._replace(
-                terms=tuple(dict.fromkeys(term for at in places for term in terms_of[at])),
-                summary=termbase.summary,
-                names=names,
-                budgets={at - first + 1: limits[utterances[at].id] for at in places if utterances[at].id in limits},
-                known={n: "" for n in range(1, len(window.lines) + 1) if first + n - 1 not in addresses},
-            )
-            lines = translator.translate(asked, transcript.language, target, recording)
-            yield {addresses[at]: line for at, line in zip(places, lines, strict=True)}
-
-    lines = line_by_line(
+    windows = [told(window) for window in translator.windows(utterances)]
+    answers = line_by_line(
         store,
         "translate",
         VERSION,
-        range(len(utterances)),
-        lambda at: [utterances[at].id],
+        windows,
+        lambda window: [line.id for line in window.lines],
         {"source": transcript.language, "target": target, "sound": sound and sound.media, "translator": translator},
-        heard if sound else lambda at: {**own(at), "before": neighbour(at - 1)},
-        None,
-        TranslatedLine,
-        also=None if sound else lambda at: {**own(at), "after": neighbour(at + 1)},
-        compute_all=translated,
+        shaping,
+        translated,
+        _Lines,
     )
     translator.rest()
     # The same words in the same company are one record: each line gets it under its own id.
-    identified = tuple(line.model_copy(update={"id": utterance.id}) for line, utterance in zip(lines, utterances, strict=True))
-    if not any(line.text for line in identified):
-        raise EngineRefused(f"{translator.engine_name} translated none of the {len(identified)} lines into {target}")
-    return Translation(language=target, lines=identified, engine=translator.engine_name)
+    lines = tuple(
+        line.model_copy(update={"id": utterance.id})
+        for window, answer in zip(windows, answers, strict=True)
+        for line, utterance in zip(answer.lines, window.lines, strict=True)
+    )
+    if not any(line.text for line in lines):
+        raise EngineRefused(f"{translator.engine_name} translated none of the {len(lines)} lines into {target}")
+    return Translation(language=target, lines=lines, engine=translator.engine_name)
