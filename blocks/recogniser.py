@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -64,6 +64,15 @@ class Recogniser(Engine):
     def used(self) -> str:
         """The engine's name, and what it had to fall back to in the last transcription."""
         return self.engine_name
+
+    @property
+    def tells_speakers_apart(self) -> bool:
+        """Whether its words have speakers."""
+        return False
+
+    def hinted(self, words: Iterable[str]) -> Recogniser:
+        """This engine, told words that the lesson has in it and how they are spelt; itself where it has no use for them."""
+        return self
 
 
 class WhisperRecogniser(Recogniser, LocalEngine):

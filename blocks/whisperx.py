@@ -15,7 +15,7 @@ import importlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from blocks.recogniser import (
     RATE,
     WINDOW,
+    Recogniser,
     Result,
     WhisperRecogniser,
     aligned_by_attention,
@@ -143,6 +144,7 @@ class WhisperX(WhisperRecogniser):
     device: devices.Device = Field(default="auto", description="auto: CUDA, then MPS where a model can use it, then the CPU.")
     threads: int = Field(default=0, ge=0, description="On the CPU; 0: all processors this process may use.")
 
+    _notes: list[str] = PrivateAttr(default_factory=list)  # what a reader of the result should know of how it came about
     _rungs: list[Rung] = PrivateAttr(default_factory=list)  # what is left of the ladder, the one in use first
 
     @model_validator(mode="after")
@@ -167,9 +169,22 @@ class WhisperX(WhisperRecogniser):
         return fingerprint
 
     def used(self) -> str:
-        if not self._rungs or self._rungs[0].compute_type == self.compute_type:
-            return self.engine_name
-        return f"{self.engine_name} ({self._rungs[0].compute_type} instead of {self.compute_type})"
+        notes = list(self._notes)
+        if self._rungs and self._rungs[0].compute_type != self.compute_type:
+            notes.append(f"{self._rungs[0].compute_type} instead of {self.compute_type}")
+        return f"{self.engine_name} ({', '.join(notes)})" if notes else self.engine_name
+
+    @property
+    def tells_speakers_apart(self) -> bool:
+        return self.diarised
+
+    def hinted(self, words: Iterable[str]) -> Recogniser:
+        """With these words after its own hotwords, as many as it has room for."""
+        hotwords = list(self.hotwords)
+        for word in words:
+            if len(self.initial_prompt) + len(" ".join([*hotwords, word])) <= HINT_CHARACTERS and word not in hotwords:
+                hotwords.append(word)
+        return self if len(hotwords) == len(self.hotwords) else self.model_copy(update={"hotwords": tuple(hotwords)})
 
     # Recognition
 
@@ -177,6 +192,7 @@ class WhisperX(WhisperRecogniser):
         spoken = base_language(language)
         self._left_out.clear()
         self._rungs.clear()
+        self._notes.clear()
         aligner = self._aligner(spoken)
         self._have_models(aligner)
         parts = 1.0 / (1 + bool(aligner) + self.diarised)  # of the work, about
@@ -291,6 +307,7 @@ class WhisperX(WhisperRecogniser):
             words = self._by_network(segments, sound_of, language, aligner, progress)
         elif self.aligned and segments:
             logger.warning("whisperx: no alignment model for %s; the recogniser's own word times are used", name_of(language))
+            self._notes.append(f"no alignment model for {name_of(language)}, the recogniser's own word times")
         left = [number for number, found in enumerate(words) if not found]
         if aligner and left:
             logger.warning("whisperx: %d of %d spans could not be aligned; the recogniser's own word times are used", len(left), len(words))

@@ -172,11 +172,12 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
     sound = extract_audio(store, lesson=lesson, name=found.name)
 
     separation = separate.submit(store, sound=sound, separator=engines.separator)
-    transcript = transcribe(store, sound=sound, recogniser=engines.recogniser, language=wishes.source_language, name=found.name)
+    listener = engines.recogniser.hinted(term.source for term in wishes.terms)
+    transcript = transcribe(store, sound=sound, recogniser=listener, language=wishes.source_language, name=found.name)
     _check_spoken(engines.translator, transcript, target)
     stems = separation.result()
     speaking = Speaking(engines.speech)
-    listening = _speakers(store, engines.speech, stems, transcript)
+    listening = _speakers(store, engines, stems, transcript)
 
     heard = sound if engines.translator.listens else None
     termbase = _terms(store, engines.translator, transcript, wishes)
@@ -239,7 +240,7 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
     inspection = inspect(store, rendered=rendered, timeline=timeline, sound=sound, recogniser=engines.recogniser, loudness=loudness)
     made_by = {
         "separation": engines.separator.engine_name,
-        "transcription": engines.recogniser.engine_name,
+        "transcription": _heard_by(transcript),
         "translation": engines.translator.engine_name,
         "speech": _spoken_by(timeline),
     }
@@ -262,12 +263,12 @@ def _check_spoken(translator: Translator, transcript: Transcript, target: str) -
     _check_pair(translator, transcript.language, target)
 
 
-def _speakers(store: Store, engine: SpeechEngine, stems: Stems, transcript: Transcript) -> Pending[Speakers] | Known | None:
+def _speakers(store: Store, engines: Engines, stems: Stems, transcript: Transcript) -> Pending[Speakers] | Known | None:
     """Who speaks, where voices are cloned or there is more than one speaker."""
     told_apart = _are_told_apart(transcript)
-    if engine.clones() == "nobody" and not (is_known(told_apart) and told_apart):
-        return None
-    return speakers.submit(store, stems=stems, transcript=transcript, cloned=engine.clones())
+    several = told_apart if is_known(told_apart) else engines.recogniser.tells_speakers_apart  # a plan may not know yet
+    cloned = engines.speech.clones()
+    return speakers.submit(store, stems=stems, transcript=transcript, cloned=cloned) if several or cloned != "nobody" else None
 
 
 @passes_unknown
@@ -278,6 +279,11 @@ def _are_told_apart(transcript: Transcript) -> bool:
 @passes_unknown
 def _voice(wishes: Wishes, engine: SpeechEngine, stems: Stems, transcript: Transcript, people: Speakers | None) -> str | Cast:
     return cast(engine, wishes.voice, wishes.target_language, transcript, stems.pitch, people)
+
+
+@passes_unknown
+def _heard_by(transcript: Transcript) -> str:
+    return transcript.engine
 
 
 @passes_unknown

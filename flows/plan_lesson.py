@@ -126,7 +126,7 @@ def _row(stage: PlannedStage, figures: dict[str, Any], lines: tuple[int, int], d
         known = figures.get(stage.stage, {})
         figure: dict[str, Any] = known.get(stage.engines) or next(iter(known.values()), {})
         if "a_line" in figure and STAGES[stage.stage].per_line:
-            row["seconds"] = round(figure["a_line"] * to_compute, 1)
+            row["seconds"] = round(figure.get("fixed", 0.0) + figure["a_line"] * to_compute, 1)
         elif "a_second" in figure:
             row["seconds"] = round(figure["a_second"] * duration, 1)
         else:

@@ -135,15 +135,19 @@ def read_runs(store: Store, names: list[str]) -> list[Run]:
 
 
 def _averaged(figures: dict[str, Any], run: Run) -> dict[str, Any]:
-    """Seconds a line and a second of lesson, by stage and engines, with this run's counted in."""
+    """Seconds a line, besides the lines, and a second of lesson, by stage and engines, with this run's counted in."""
     for entry in run.stages:
         if entry.state != "computed" or entry.seconds < _LEAST_MEASURED:
             continue
         figure = figures.setdefault(entry.stage, {}).setdefault(entry.engines, {"runs": 0})
         values = {}
-        if entry.lines_computed:
-            values["a_line"] = entry.seconds / entry.lines_computed
-        elif entry.lines_computed is None and run.duration:
+        if entry.lines_computed is not None:
+            # A run that computes a few lines of many shows what the stage takes besides its lines.
+            if entry.lines_computed <= (entry.lines_cached or 0):
+                values["fixed"] = max(0.0, entry.seconds - figure.get("a_line", 0.0) * entry.lines_computed)
+            else:
+                values["a_line"] = max(0.0, entry.seconds - figure.get("fixed", 0.0)) / entry.lines_computed
+        elif run.duration:
             values["a_second"] = entry.seconds / run.duration
         for name, value in values.items():
             weight = max(_NEWEST_COUNTS, 1 / (figure["runs"] + 1))

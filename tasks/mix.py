@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from blocks.store import Store
@@ -37,10 +39,10 @@ def mix(store: Store, stems: Stems, voices: Sequence[tuple[float, Artifact]], du
 
     def kept(digest: str) -> Path | None:
         piece = pack.record(digest)
-        try:
-            return store.path_of(Artifact.model_validate(piece)) if piece else None
-        except BlobDamaged:
-            return None
+        with suppress(BlobDamaged, FileNotFoundError):
+            if piece:  # a copy: it is not read before all are encoded, and a clean-up may come first
+                return Path(shutil.copyfile(store.path_of(Artifact.model_validate(piece)), folder / f"{digest}.kept"))
+        return None
 
     with store.scratch() as folder:
         mixed = mixing.mix(

@@ -70,6 +70,7 @@ class _Call:
     def __init__(self, stage: Stage[Any], store: Store) -> None:
         self.stage, self.store = stage, store
         self.started = time.monotonic()
+        self.ended: float | None = None  # when its body was done, whoever asks for the result when
         self.key = ""
         self.inputs: dict[str, Any] = {}
         self.work: Work | None = None
@@ -134,6 +135,8 @@ class Stage(Generic[Result]):
                 if call:
                     store.release(call.key)
                 raise
+            if call:
+                call.ended = time.monotonic()
             return result
 
         self.task: Task[..., Any] = Task(
@@ -199,7 +202,7 @@ class Stage(Generic[Result]):
 
     def concluded(self, call: _Call, state: Any) -> Result:
         """The noun that a finished task run stands for."""
-        seconds = time.monotonic() - call.started
+        seconds = (call.ended or time.monotonic()) - call.started
         try:
             value = state.result()
             if state.name != "Cached":

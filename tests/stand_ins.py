@@ -145,6 +145,7 @@ class StandInTranslator(Translator):
         lines = []
         for line in wanted.values():
             text = f"This is sentence {line.text.split()[3]}" + ("" if window.strict else f" in {target} {self.style}")
+            text += ", asked for again" if window.known else ""  # other requests may get other words
             lines.append(TranslatedLine(id=line.id, text=f"{text}."))
         return lines
 

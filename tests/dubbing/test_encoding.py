@@ -127,3 +127,14 @@ def test_a_track_that_did_not_fit_is_none(small_disk: SmallDisk, tmp_path: Path,
     small_disk.resize(kilobytes)
     with pytest.raises(OSError, match="No space left on device"):
         join([piece.path for piece in pieces], len(samples), 2, small_disk.folder / "track.m4a")
+
+
+def test_every_piece_is_encoded_in_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of them is the first, and however often: an encoder takes the options that it is given out of what it is given."""
+    samples = sound(6.0)
+    monkeypatch.setattr(encoding, "PIECE", 50)
+    many = track(samples, tmp_path / "many")[0]
+    again = track(samples, tmp_path / "again")[0]
+    assert [piece.digest for piece in many] == [piece.digest for piece in again]
+    assert [piece.path.read_bytes() for piece in many] == [piece.path.read_bytes() for piece in again]
+    assert encoding._OPTIONS["aac_coder"] == "fast"
