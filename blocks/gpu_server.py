@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 from prefect.blocks.core import Block
@@ -46,8 +46,6 @@ class GpuServer(Block):
 
     _block_type_name = "Coursedub GPU server"
     _block_type_slug = "coursedub-gpu-server"
-    kind: ClassVar[str] = "GPU server"
-
     server_id: str = Field(description="The server's id in the cloud (a UUID). Leases and history go by it.")
     address: str = Field(default="", description="Name or address that the server is reached by, for persons.")
     cloud: str = Field(default="", description="Its cloud in clouds.yaml; OS_CLOUD, or OS_AUTH_URL and so on, when empty.")
@@ -61,7 +59,7 @@ class GpuServer(Block):
         description="PostgreSQL 14 or newer with the leases: postgresql://user:password@host/name; by default COURSEDUB_LEASES.",
     )
     price_per_hour: float = Field(
-        default_factory=lambda: float(os.environ.get("COURSEDUB_COST_PER_HOUR") or 0.0),
+        default_factory=lambda: _price(os.environ.get("COURSEDUB_COST_PER_HOUR") or "0"),
         ge=0,
         allow_inf_nan=False,
         description="What the server costs while it isn't shelved; by default COURSEDUB_COST_PER_HOUR.",
@@ -69,6 +67,11 @@ class GpuServer(Block):
     grace_minutes: float = Field(default=GRACE / 60, ge=0, le=24 * 60, description="Minutes without work until it is shelved.")
     hours_a_day: float | None = Field(default=None, gt=0, le=24, description="Most hours in any 24 that it may be up.")
     cost_a_day: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Most that it may cost in any 24 hours.")
+    up_within_minutes: float = Field(default=20.0, ge=0, description="Minutes that it is waited for to come up.")
+    down_within_minutes: float = Field(
+        default=60.0, ge=0, description="Minutes that it is waited for to be shelved: a snapshot of a large disk takes longer than a start."
+    )
+    poll: float = Field(default=10.0, ge=0, description="Seconds between two looks while it is waited for.")
     timeout: float = Field(default=TIMEOUT, gt=0, description="Seconds without a sign of life before a request is given up.")
     retries: int = Field(default=3, ge=0, description="Further looks after a fault that may pass. What changes something is asked once.")
     retry_delay: float = Field(default=1.0, ge=0, description="Seconds before the first of them; twice as long before each that follows.")
@@ -127,7 +130,9 @@ class GpuServer(Block):
         from requests.exceptions import RequestException
 
         try:
-            response = nova.post(f"/servers/{self.server_id}/action", json=_ACTIONS[step], microversion=_VERSION, **_ONCE, timeout=self.timeout)
+            response = nova.post(
+                f"/servers/{self.server_id}/action", json=_ACTIONS[step], microversion=_VERSION, **_ONCE, timeout=self.timeout
+            )
         except (ClientException, RequestException) as error:
             return "unknown", _one_line(error)
         status = response.status_code
@@ -252,6 +257,13 @@ def open_gpu_server(name: str | None) -> GpuServer:
         raise BadSetting(f"GPU server {name}: it is no id of a server, and Prefect has no such block") from error
     assert isinstance(loaded, GpuServer)
     return loaded
+
+
+def _price(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise BadSetting(f"COURSEDUB_COST_PER_HOUR={text}: a number from 0 up") from None
 
 
 def _message(response: Any) -> str:

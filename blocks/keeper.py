@@ -15,8 +15,6 @@ from blocks.leases import Leases, Locked
 from dubbing.errors import CloudDown, CoursedubError, LeasesDown, NoLease, PersonNeeded, ServerNotReady
 from dubbing.power import Decision, Facts, Lease, Look, Outcome, Wanted, decide, wanted
 
-POLL = 10.0  # seconds between two passes
-UP_WITHIN, DOWN_WITHIN = 20 * 60.0, 60 * 60.0  # seconds: a snapshot of a large disk takes longer than a start from it
 LATEST = 30.0  # seconds after its look in which a pass may still ask for a step
 
 
@@ -55,14 +53,13 @@ class Keeper:
         *,
         lease: Lease | None = None,
         within: float | None = None,
-        poll: float = POLL,
         watch: Callable[[Pass], object] = lambda made: None,
     ) -> Pass:
         """Make passes until it is up or down, or somebody wants it otherwise.
 
         Args:
             lease: whose holder waits. It isn't renewed here.
-            within: seconds; None: 20 minutes until it is up, an hour until it is down.
+            within: seconds; None: as the server's settings say.
 
         Returns:
             The last pass. Driven down, the server may be up in it: for those who need it, or because it isn't idle for long enough.
@@ -72,7 +69,8 @@ class Keeper:
             ServerNotReady: it took too long.
             PersonNeeded: no step leads there.
         """
-        within = within if within is not None else UP_WITHIN if towards == "up" else DOWN_WITHIN
+        if within is None:
+            within = 60 * (self.server.up_within_minutes if towards == "up" else self.server.down_within_minutes)
         until = time.monotonic() + within
         last = "no pass was made"
         while True:
@@ -92,14 +90,16 @@ class Keeper:
                     return made
                 if made.decision.hopeless:
                     raise PersonNeeded(f"GPU server: {made.decision.tell}")
-            if time.monotonic() + poll > until:
+            if time.monotonic() + self.server.poll > until:
                 raise ServerNotReady(f"GPU server: not {towards} within {within:g} s: {last}")
-            time.sleep(poll)
+            time.sleep(self.server.poll)
 
     def _pass(self, locked: Locked, wakes: bool) -> Pass:
         look = self.server.look()
         began = time.monotonic()
         facts = locked.facts()
+        if not look.is_down and facts.up_since is None:
+            facts = facts._replace(up_since=facts.now)  # somebody else started it: it is given as long as every other
         want = wanted(facts, self.server.limits)
         decision = self._decided(look, want, facts, wakes)
         failed = self._why_it_never_came_up(look, facts)

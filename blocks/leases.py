@@ -455,6 +455,8 @@ class Locked:
                     **{"settled": decision.settled, "up": up, "now": facts.now},
                 },
             )
+            if decision.step == "unshelve":
+                return  # its waking has begun
             if look.is_down:
                 # An unshelve without an answer may still be carried out: then the waking goes on.
                 connection.execute(

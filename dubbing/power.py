@@ -201,7 +201,9 @@ def decide(look: Look, state: WantedState, facts: Facts) -> Decision:
     """At most one step from what Nova shows towards what is wanted."""
     now = facts.now
     if look.state == "deleted":
-        return Decision(None, "deleted", tell="the cloud has no such server: create it again and change its id in the settings", hopeless=True)
+        return Decision(
+            None, "deleted", tell="the cloud has no such server: create it again and change its id in the settings", hopeless=True
+        )
     if look.task_state or look.state == "building":
         waited = (now - facts.state_since).total_seconds() if facts.state_since else 0.0
         tell = f"it has been {look} for {waited / 60:.0f} minutes" if waited > STUCK_AFTER else ""

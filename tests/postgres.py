@@ -137,7 +137,9 @@ def _short() -> str | None:
 
 def _can_run(program: Path) -> bool:
     try:
-        return subprocess.run([program, "--version"], stdout=subprocess.DEVNULL, preexec_fn=_as_nobody, cwd="/", check=False).returncode == 0
+        return (
+            subprocess.run([program, "--version"], stdout=subprocess.DEVNULL, preexec_fn=_as_nobody, cwd="/", check=False).returncode == 0
+        )
     except (OSError, subprocess.SubprocessError):
         return False
 
