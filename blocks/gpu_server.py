@@ -40,8 +40,8 @@ _ACTIONS: dict[Step, dict[str, Any]] = {
 class GpuServer(Block):
     """A server with a GPU in an OpenStack cloud, woken when there is work and shelved when there is none.
 
-    Credentials: a cloud of clouds.yaml and secure.yaml, or an application credential given here, or OS_* in the environment. One that may do
-    no more than look at this server and act on it is enough.
+    Credentials: a cloud of clouds.yaml and secure.yaml, or an application credential given here, or OS_* in the environment. It need only
+    be allowed to look at this server and to act on it.
     """
 
     _block_type_name = "Coursedub GPU server"
@@ -97,7 +97,7 @@ class GpuServer(Block):
         """
         if not self.database.get_secret_value():
             raise BadSetting("GPU server: no database for leases is set (COURSEDUB_LEASES=postgresql://…)")
-        return Leases(self.database.get_secret_value(), self.server_id)
+        return Leases(self.database.get_secret_value(), self.server_id, self.limits)
 
     def look(self) -> Look:
         """What Nova says of it now.

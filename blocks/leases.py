@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from dubbing.errors import BadSetting, LeasesDown, NoLease
 from dubbing.power import (
     MAY_STILL_COME,
+    NO_LIMITS,
     Decision,
     Facts,
     Lease,
@@ -124,20 +125,21 @@ class Seen(NamedTuple):
 class Leases:
     """The leases on one server, and its history."""
 
-    def __init__(self, database: str, server: str, patience: float = PATIENCE) -> None:
+    def __init__(self, database: str, server: str, limits: Limits = NO_LIMITS, patience: float = PATIENCE) -> None:
         """
         Args:
             database: postgresql://user:password@host/name
             server: a name for it, the same for all who share it.
+            limits: over which no lease is given or renewed.
             patience: seconds that the database may be out of reach before a call gives up.
         """
         self.server = server
-        self._database, self._patience = database, patience
+        self._database, self._limits, self._patience = database, limits, patience
         self._made = False
 
     # Leases: for those who work.
 
-    def take(self, owner: str, reason: str, limits: Limits = Limits(), seconds: float = LEASE) -> Lease:
+    def take(self, owner: str, reason: str, seconds: float = LEASE) -> Lease:
         """
         Raises:
             NoLease: the server is closed.
@@ -148,7 +150,7 @@ class Leases:
 
         def take(connection: psycopg.Connection[Any]) -> Lease:
             self._alone(connection)
-            if closed := closed_because(self._facts(connection), limits):
+            if closed := closed_because(self._facts(connection), self._limits):
                 raise NoLease(f"GPU server {self.server}: {closed}")
             connection.execute(
                 "INSERT INTO coursedub.lease SELECT %s, %s, %s, %s, now, now, now + make_interval(secs => %s) "
@@ -159,7 +161,7 @@ class Leases:
 
         return self._tried(take)
 
-    def renew(self, lease: Lease, limits: Limits = Limits(), seconds: float = LEASE) -> Lease:
+    def renew(self, lease: Lease, seconds: float = LEASE) -> Lease:
         """
         Raises:
             NoLease: it has ended, or the server is closed: who holds it must stop until it ends.
@@ -167,7 +169,7 @@ class Leases:
 
         def renew(connection: psycopg.Connection[Any]) -> Lease:
             self._alone(connection)
-            if closed := closed_because(self._facts(connection), limits):
+            if closed := closed_because(self._facts(connection), self._limits):
                 raise NoLease(f"GPU server {self.server}: {closed}")
             renewed = connection.execute(
                 "UPDATE coursedub.lease SET renewed = clock_timestamp(), expires = clock_timestamp() + make_interval(secs => %s) "

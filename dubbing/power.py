@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 WantedState = Literal["up", "keep", "down"]  # keep: neither woken nor shelved
@@ -140,13 +141,16 @@ class Limits(NamedTuple):
     grace: float = GRACE  # seconds
 
 
+NO_LIMITS = Limits()
+
+
 class Wanted(NamedTuple):
     state: WantedState
     why: str
     closed: str = ""  # why no lease is given or renewed; empty: they are
 
 
-def wanted(facts: Facts, limits: Limits = Limits()) -> Wanted:
+def wanted(facts: Facts, limits: Limits = NO_LIMITS) -> Wanted:
     """What the server is to be.
 
     A limit, or a person who forbids it, closes the server: leases are neither given nor renewed, and it goes down when the last has ended.
@@ -208,11 +212,11 @@ def decide(look: Look, state: WantedState, facts: Facts) -> Decision:
         waited = (now - facts.state_since).total_seconds() if facts.state_since else 0.0
         tell = f"it has been {look} for {waited / 60:.0f} minutes" if waited > STUCK_AFTER else ""
         return Decision(None, f"{look}: wait", tell=tell)
-    if state == "keep":
+    step, why = _up(look) if state == "up" else _down(look)
+    if state == "keep" and not why:
         return Decision(None, f"{look}: left as it is", settled=True)
     if state == "up" and look.is_up and (doubtful := _may_still_come(facts.tried, now)):
         return Decision(None, f"{look}: a {doubtful.step} without an answer may still be carried out: wait")
-    step, why = _up(look) if state == "up" else _down(look)
     if step is None:
         return Decision(None, f"{look}: {why or 'as it is wanted'}", settled=not why, tell=why, hopeless=bool(why))
     if look.locked:
@@ -316,7 +320,7 @@ def shares(start: datetime, end: datetime, needs: Iterable[Need]) -> dict[str, f
     here = [one for one in here if one.start < one.end]
     moments = sorted({start, end, *(one.start for one in here), *(one.end for one in here)})
     result: dict[str, float] = {}
-    for begin, finish in zip(moments, moments[1:], strict=False):
+    for begin, finish in pairwise(moments):
         owners = sorted({one.owner for one in here if one.start <= begin and finish <= one.end})
         for owner in owners or [""]:
             result[owner] = result.get(owner, 0.0) + (finish - begin).total_seconds() / max(1, len(owners))

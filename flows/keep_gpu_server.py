@@ -1,7 +1,7 @@
 """Keep the GPU server as it is wanted: the reaper, which runs on a schedule, and a person's orders from the UI.
 
-On a schedule, each minute say, it makes one pass and drives down only: whoever needs the server wakes it, and whatever became of them, it is
-shelved when no lease holds and the grace is over. It belongs on a machine that does not go down with the GPU server.
+On a schedule, each minute say, it makes one pass and drives down only: whoever needs the server wakes it, and whatever became of them, it
+is shelved when no lease holds and the grace is over. It belongs on a machine that does not go down with the GPU server.
 """
 
 from __future__ import annotations

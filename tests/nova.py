@@ -1,4 +1,4 @@
-"""A Nova, and the Keystone before it, that are played over HTTP: the states, conflicts and faults observed on a real one, without its times.
+"""A Nova, and the Keystone before it, that are played over HTTP: states, conflicts and faults as observed on a real one, without its times.
 
 Whatever is under way goes on by one state at each look at the server. What it accepted is in `log`, by a clock that the test has.
 """

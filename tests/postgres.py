@@ -123,7 +123,8 @@ def let_pass(database: str, seconds: float) -> None:
 
     with psycopg.connect(database) as connection:
         columns = connection.execute(
-            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'coursedub' AND data_type LIKE 'timestamp%'"
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_schema = 'coursedub' AND data_type = 'timestamp with time zone'"
         ).fetchall()
         for table in {table for table, _ in columns}:
             changes = ", ".join(f"{column} = {column} - make_interval(secs => {seconds})" for name, column in columns if name == table)

@@ -135,7 +135,7 @@ def test_a_spawn_that_fails_is_tried_again(lab: Lab, keeper: Keeper, database: s
     before = len(actions(keeper.server))
     lease = keeper.leases.take("lesson 1", "dub", seconds=3600)
     lab.set(fail_spawn=1)
-    with pytest.raises(ServerNotReady, match="unshelve was asked once.*failed"):
+    with pytest.raises(ServerNotReady, match=r"unshelve was asked once.*failed"):
         keeper.drive("up", lease=lease, within=10)
     let_pass(database, 60)
     keeper.drive("up", lease=lease)

@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.postgres import Postgres, let_pass
 
 SERVER = "6f1de2a4-3c1b-4b0e-9d1f-0a1b2c3d4e5f"
+NOTHING = Decision(None, "")
 UP, OFF = Look("ACTIVE", "active"), Look("SHELVED_OFFLOADED", "shelved_offloaded", has_host=False)
 
 
@@ -27,7 +28,7 @@ def leases(database: str) -> Leases:
     return Leases(database, SERVER, patience=5)
 
 
-def note(leases: Leases, look: Look, decision: Decision = Decision(None, "")) -> None:
+def note(leases: Leases, look: Look, decision: Decision = NOTHING) -> None:
     with leases.locked() as locked:
         assert locked
         locked.note(look, "up", decision, locked.facts(), price=2.0)
@@ -70,7 +71,7 @@ def test_while_a_person_forbids_it_leases_are_neither_given_nor_renewed(leases: 
     lease = leases.take("a", "dub")
     leases.order("forbid", "anna", "holidays", hours=1)
     for call in (lambda: leases.take("b", "dub"), lambda: leases.renew(lease)):
-        with pytest.raises(NoLease, match="forbidden by anna.*holidays"):
+        with pytest.raises(NoLease, match=r"forbidden by anna.*holidays"):
             call()
     assert [held.owner for held in leases.facts().leases] == ["a"]
     let_pass(database, 3601)
@@ -83,14 +84,15 @@ def test_while_a_person_forbids_it_leases_are_neither_given_nor_renewed(leases: 
 def test_over_a_limit_no_lease_is_given(leases: Leases, database: str) -> None:
     note(leases, UP)
     let_pass(database, 3600)
-    leases.take("a", "dub", Limits(hours=1.1, cost=2.1))
+    lease = Leases(database, SERVER, Limits(hours=1.1, cost=2.2)).take("a", "dub")
     for limits in (Limits(hours=0.9), Limits(cost=1.9)):
-        with pytest.raises(NoLease, match="limit"):
-            leases.take("b", "dub", limits)
+        for call in (lambda limited: limited.take("b", "dub"), lambda limited: limited.renew(lease)):
+            with pytest.raises(NoLease, match="limit"):
+                call(Leases(database, SERVER, limits))
     note(leases, OFF)
     let_pass(database, 24 * 3600)  # what was a day ago counts no more
     assert leases.facts().used == 0.0
-    leases.take("b", "dub", Limits(hours=0.1))
+    Leases(database, SERVER, Limits(hours=0.1)).take("b", "dub")
 
 
 def test_who_took_a_lease_may_work_after_a_pass_that_found_it_up(leases: Leases, database: str) -> None:

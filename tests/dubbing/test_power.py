@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,7 @@ from dubbing.power import (
     wanted,
 )
 
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=timezone.utc)
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
 def ago(seconds: float) -> datetime:
@@ -94,13 +94,18 @@ def test_a_person_hears_of_what_is_stuck() -> None:
         (Look("ERROR", "error", has_host=False, fault="No valid host"), "No valid host"),
         (Look("DELETED"), "no such server"),
         (Look("VERIFY_RESIZE", "resized"), "VERIFY_RESIZE"),
-        (Look("SHUTOFF", "stopped", locked=True), "locked"),
     ],
 )
-@pytest.mark.parametrize("state", ["up", "down"])
+@pytest.mark.parametrize("state", ["up", "down", "keep"])
 def test_what_only_a_person_can_mend_is_told(look: Look, told: str, state) -> None:  # type: ignore[no-untyped-def]
     decision = decide(look, state, Facts(NOW))
     assert decision.hopeless and decision.step is None and told in decision.tell
+
+
+@pytest.mark.parametrize("state", ["up", "down"])
+def test_a_lock_is_a_persons_to_open(state) -> None:  # type: ignore[no-untyped-def]
+    decision = decide(Look("SHUTOFF", "stopped", locked=True), state, Facts(NOW))
+    assert decision.hopeless and decision.step is None and "locked" in decision.tell
 
 
 def test_a_lock_is_no_matter_where_nothing_is_to_be_done() -> None:

@@ -125,7 +125,7 @@ def test_without_a_server_or_a_database_the_setting_is_named(monkeypatch: pytest
     assert command_line.main(["gpu", "status", "--server", SERVER]) == BadSetting.exit_code
     assert "COURSEDUB_LEASES" in capsys.readouterr().err
     monkeypatch.setenv("COURSEDUB_LEASES", "postgresql://me:hush@127.0.0.1:9/none")
-    monkeypatch.setattr("blocks.gpu_server.Leases", lambda database, server: Leases(database, server, patience=0))
+    monkeypatch.setattr("blocks.gpu_server.Leases", lambda database, server, limits: Leases(database, server, limits, patience=0))
     assert command_line.main(["gpu", "status", "--server", SERVER]) == LeasesDown.exit_code
     assert "hush" not in capsys.readouterr().err
 
