@@ -227,7 +227,7 @@ class GpuServer(Block):
                 config = OpenStackConfig(load_yaml_config=not given, load_envvars=not given, app_name="coursedub")
                 cloud = config.get_one(**settings)
                 # The SDK's own proxy makes requests before it is asked anything, and may hold answers back from us.
-                where = {"service_type": "compute", "interface": cloud.get_interface("compute")}
+                where: dict[str, Any] = {"service_type": "compute", "interface": cloud.get_interface("compute")}
                 self._client = Adapter(cloud.get_session(), region_name=cloud.get_region_name("compute"), **where)
             except (SDKException, ClientException, ValueError) as error:
                 raise BadSetting(f"GPU server: {_one_line(error)}") from error

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from blocks.gpu_server import GpuServer
 from blocks.leases import Leases, Locked
 from dubbing.errors import CloudDown, CoursedubError, LeasesDown, NoLease, PersonNeeded, ServerNotReady
-from dubbing.power import Decision, Facts, Lease, Look, Outcome, Wanted, decide, wanted
+from dubbing.power import Decision, Facts, Lease, Look, Outcome, Wanted, decide, wanted, with_look
 
 LATEST = 30.0  # seconds after its look in which a pass may still ask for a step
 
@@ -97,9 +97,7 @@ class Keeper:
     def _pass(self, locked: Locked, wakes: bool) -> Pass:
         look = self.server.look()
         began = time.monotonic()
-        facts = locked.facts()
-        if not look.is_down and facts.up_since is None:
-            facts = facts._replace(up_since=facts.now)  # somebody else started it: it is given as long as every other
+        facts = with_look(locked.facts(), look)
         want = wanted(facts, self.server.limits)
         decision = self._decided(look, want, facts, wakes)
         failed = self._why_it_never_came_up(look, facts)

@@ -210,11 +210,22 @@ class Leases:
         """
         Args:
             hours: how long it holds; None: until another one.
+
+        Returns:
+            The order that holds: who only wants it down doesn't take back what forbids it.
+
+        Raises:
+            NoLease: it shall be held up, and is closed.
         """
         new = uuid.uuid4()
 
         def order(connection: psycopg.Connection[Any]) -> Order:
             self._alone(connection)
+            facts = self._facts(connection)
+            if kind == "up" and (closed := closed_because(facts, self._limits)):
+                raise NoLease(f"GPU server {self.server}: {closed}")
+            if kind == "down" and facts.order and facts.order.kind == "forbid" and facts.order.holds_at(facts.now):
+                return facts.order
             connection.execute(
                 "INSERT INTO coursedub.server_order SELECT %s, %s, %s, %s, %s, now, now + make_interval(secs => %s) "
                 "FROM clock_timestamp() AS now ON CONFLICT DO NOTHING",
@@ -242,7 +253,7 @@ class Leases:
             held = self._asked(
                 lambda: connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"keeper {self.server}",)).fetchone()
             )
-            yield Locked(self, connection) if held[0] else None
+            yield Locked(self, connection) if held and held[0] else None
         finally:
             connection.close()
 
@@ -379,7 +390,7 @@ class Leases:
             except psycopg.Error as error:
                 raise LeasesDown(f"database of leases: {_first_line(error)}") from error
 
-    def _asked(self, query: Callable[[], Result]) -> Any:
+    def _asked(self, query: Callable[[], Result]) -> Result:
         """The answer to a query of the lock's connection, which isn't tried again: with the connection the lock is gone."""
         import psycopg
 
@@ -413,7 +424,7 @@ class Locked:
             self._leases._alone(connection)
             return self._leases._facts(connection)
 
-        return self._do(facts)  # type: ignore[no-any-return]
+        return self._do(facts)
 
     def asking(self, step: Step, price: float) -> int:
         """Note that a step is about to be asked of Nova, which may be the last that is heard of the asker. Returns its number."""
@@ -427,7 +438,7 @@ class Locked:
             assert row
             return int(row[0])
 
-        return self._do(asking)  # type: ignore[no-any-return]
+        return self._do(asking)
 
     def answered(self, number: int, outcome: Outcome, detail: str) -> None:
         self._do(
@@ -485,8 +496,8 @@ class Locked:
             (self._server, price),
         )
 
-    def _do(self, work: Callable[[psycopg.Connection[Any]], Any]) -> Any:
-        def do() -> Any:
+    def _do(self, work: Callable[[psycopg.Connection[Any]], Result]) -> Result:
+        def do() -> Result:
             with self._connection.transaction():
                 return work(self._connection)
 

@@ -144,6 +144,11 @@ class Limits(NamedTuple):
 NO_LIMITS = Limits()
 
 
+def with_look(facts: Facts, look: Look) -> Facts:
+    """The facts, where somebody else may have started the server: then it costs from now on, and is given as long as every other."""
+    return facts if look.is_down or facts.up_since else facts._replace(up_since=facts.now)
+
+
 class Wanted(NamedTuple):
     state: WantedState
     why: str

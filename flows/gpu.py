@@ -14,7 +14,7 @@ from rich.text import Text
 from blocks.gpu_server import GpuServer
 from blocks.keeper import Keeper, Pass
 from dubbing.errors import CloudDown
-from dubbing.power import Order, OrderKind, decide, shares, wanted
+from dubbing.power import Order, OrderKind, decide, shares, wanted, with_look
 
 HOURS = 1.0  # that a person holds it up, unless more are asked for: what is forgotten shall not cost for days
 DOWN_COUNTS = 1.0  # hours in which "shelve it now" is no longer meant for somebody who starts it by other means
@@ -26,10 +26,12 @@ def status(server: GpuServer) -> dict[str, Any]:
     """How it stands and why. Changes nothing, and tells what is known when the cloud can't be asked."""
     leases = server.leases()
     facts, seen = leases.facts(), leases.seen()
-    want = wanted(facts, server.limits)
     state: str | None
+    want = wanted(facts, server.limits)
     try:
         look = server.look()
+        facts = with_look(facts, look)
+        want = wanted(facts, server.limits)
         decision = decide(look, want.state, facts)
         state, tell = str(look), decision.tell
     except CloudDown as error:
@@ -78,7 +80,7 @@ def order(
         How it stands then.
 
     Raises:
-        NoLease: it shall be up, and is closed.
+        NoLease: it shall be up, and is closed: a person's order must be lifted first.
         ServerNotReady, PersonNeeded
     """
     keeper = Keeper(server)

@@ -457,7 +457,8 @@ def chaos(world: World, seed: int, moments: int) -> int:
             stops(chance.choice(sorted(working)))
         elif event < 0.36:
             kind: Any = chance.choice(["up", "down", "forbid", "lift", "lift"])
-            world.keeper.leases.order(kind, "anna", hours=chance.choice([0.1, 0.5]))
+            with suppress(NoLease):
+                world.keeper.leases.order(kind, "anna", hours=chance.choice([0.1, 0.5]))
         elif event < 0.55:
             world.nova.faults.append((chance.choice(["GET", "POST"]), chance.choice(FAULTS)))
             world.nova.faults = world.nova.faults[-2:]

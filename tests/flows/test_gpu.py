@@ -65,9 +65,9 @@ def test_hold_forbids_it_until_that_is_lifted(nova: Nova, leases: Leases, capsys
     assert "forbidden" in coursedub(capsys, "hold", "forbid")["closed"]
     with pytest.raises(NoLease):
         leases.take("lesson 1", "dub")
-    assert command_line.main(["gpu", "up", "--within", "0"]) == 0, "a later order takes the place of the one before"
-    capsys.readouterr()
-    coursedub(capsys, "hold", "forbid")
+    assert command_line.main(["gpu", "up"]) == NoLease.exit_code
+    assert "forbidden by" in capsys.readouterr().err
+    assert "forbidden" in coursedub(capsys, "down")["closed"], "who only wants it down doesn't lift that"
     assert coursedub(capsys, "hold", "lift")["closed"] == ""
     leases.take("lesson 1", "dub")
 
