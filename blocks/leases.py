@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -249,12 +249,16 @@ class Leases:
             LeasesDown
         """
         connection = self._tried(self._connected, opened=False)
+        import psycopg
+
         try:
             held = self._asked(
                 lambda: connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"keeper {self.server}",)).fetchone()
             )
             yield Locked(self, connection) if held and held[0] else None
         finally:
+            with suppress(psycopg.Error):  # without a connection there is no lock either
+                connection.execute("SELECT pg_advisory_unlock_all()")  # closing alone frees it a moment later
             connection.close()
 
     def facts(self) -> Facts:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from blocks.gpu_server import GpuServer
+from blocks.gpu_server import GpuServer, open_gpu_server
 from blocks.leases import Leases
 from dubbing.errors import BadSetting, CloudDown, LeasesDown, NoLease, PersonNeeded, ServerNotReady
 from flows import command_line
@@ -171,6 +171,17 @@ class TestTheFlow:
             artifacts = [one for one in client.read_artifacts() if one.key == "gpu-server-history" and one.created]
         artifact = max(artifacts, key=lambda one: one.created)
         assert "anna" in str(artifact.data) and "still up" in str(artifact.data)
+
+    def test_a_server_saved_as_a_block_is_opened_by_name(self, database: str) -> None:
+        settings: dict[str, Any] = {"server_id": SERVER, "auth_url": "https://cloud.example/v3", "application_credential_id": "a"}
+        saved = GpuServer(**settings, application_credential_secret="hush", database=database, hours_a_day=8)
+        saved.save("lecture-hall", overwrite=True)
+        for name in ("lecture-hall", "coursedub-gpu-server/lecture-hall"):
+            opened = open_gpu_server(name)
+            assert opened.application_credential_secret.get_secret_value() == "hush"
+            assert opened.leases().facts().leases == () and opened.limits.hours == 8
+        with pytest.raises(BadSetting, match="no such block"):
+            open_gpu_server("another")
 
     def test_what_needs_a_person_fails_the_run(self, nova: Nova) -> None:
         from flows.keep_gpu_server import keep_gpu_server
