@@ -144,8 +144,7 @@ class Leases:
         Raises:
             NoLease: the server is closed.
         """
-        if not 0 < seconds <= LONGEST_LEASE:
-            raise BadSetting(f"lease of {seconds:g} s: above 0, {LONGEST_LEASE:g} at most")
+        _check_length(seconds)
         new = uuid.uuid4()
 
         def take(connection: psycopg.Connection[Any]) -> Lease:
@@ -166,6 +165,7 @@ class Leases:
         Raises:
             NoLease: it has ended, or the server is closed: who holds it must stop until it ends.
         """
+        _check_length(seconds)
 
         def renew(connection: psycopg.Connection[Any]) -> Lease:
             self._alone(connection)
@@ -514,6 +514,11 @@ _HOLDS = """
         SELECT *, lead(given) OVER (ORDER BY given) AS next FROM coursedub.server_order WHERE server = %(server)s
     ) AS orders WHERE kind = 'up'
 """
+
+
+def _check_length(seconds: float) -> None:
+    if not 0 < seconds <= LONGEST_LEASE:
+        raise BadSetting(f"lease of {seconds:g} s: above 0, {LONGEST_LEASE:g} at most")
 
 
 def _first_line(error: Exception) -> str:

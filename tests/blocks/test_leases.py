@@ -57,9 +57,11 @@ def test_a_lease_holds_until_it_ends_unless_it_is_renewed(leases: Leases, databa
 
 
 def test_a_lease_is_no_longer_than_an_hour(leases: Leases) -> None:
+    lease = leases.take("a", "dub", seconds=3600)
     for seconds in (0.0, -1.0, 3601.0):
-        with pytest.raises(BadSetting):
-            leases.take("a", "dub", seconds=seconds)
+        for call in (lambda seconds: leases.take("a", "dub", seconds), lambda seconds: leases.renew(lease, seconds)):
+            with pytest.raises(BadSetting):
+                call(seconds)
 
 
 def test_servers_are_kept_apart(leases: Leases, database: str) -> None:
