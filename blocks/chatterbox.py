@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
+from blocks.answers import NONSENSE
 from blocks.speech_engine import CLONE, SILENT, Sample, Speech, SpeechEngine, doubts_of
 from dubbing.errors import BadSetting, EngineRefused, ServiceDown
 from dubbing.keys import digest
@@ -263,6 +264,8 @@ class Chatterbox(SpeechEngine):
                 raise ServiceDown("chatterbox", f"no answer from {self.address} in {request['timeout'].read:g} s") from None
             except httpx.ConnectError:
                 later = _Later(f"nobody answers at {self.address}")
+            except httpx.DecodingError as wrong:
+                later = _senseless(wrong)
             except httpx.TransportError:
                 self._revision = None  # it may come back as another
                 later = _Later(f"the connection to {self.address} breaks off")
@@ -296,18 +299,22 @@ def _read(answer: httpx.Response, read: Callable[[Any], T]) -> T | _Fault:
     if answer.is_success:
         try:
             return read(answer.json())
-        except (ValueError, LookupError, TypeError, AttributeError) as wrong:  # as many as there are ways to be no such answer
-            raise _Later(f"an answer that makes no sense ({type(wrong).__name__})") from wrong
+        except NONSENSE as wrong:
+            raise _senseless(wrong) from wrong
     try:
         error = answer.json()["error"]
         fault = _Fault(answer.status_code, str(error["code"]), " ".join(str(error["message"]).split())[:300])
-    except (ValueError, LookupError, TypeError):
+    except NONSENSE:
         fault = _Fault(answer.status_code, "", f"status {answer.status_code}")
     if answer.status_code in (429, 503) and (wait := answer.headers.get("retry-after", "")).isdecimal():
         raise _Later(_without_numbers(fault), float(wait))
     if answer.status_code >= 500 and answer.status_code != 503 and fault.code != "no_speech":
         raise _Later(fault.message)
     return fault
+
+
+def _senseless(wrong: Exception) -> _Later:
+    return _Later(f"an answer that makes no sense ({type(wrong).__name__})")
 
 
 def _without_numbers(fault: _Fault) -> str:
@@ -342,5 +349,5 @@ def _revision_in(health: Any) -> str:
         case "loading":
             raise _Later("the model is still being loaded", seconds=HEALTH_PAUSE)
         case "failed":
-            raise ServiceDown("chatterbox", f"its model can't be used: {health['reason']}")
+            raise ServiceDown("chatterbox", f"its model can't be used: {' '.join(str(health['reason']).split())[:300]}")
     return digest(health["fingerprint"])[:12]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, PrivateAttr, field_validator
 
+from blocks.answers import NONSENSE
 from blocks.translator import ChatTranslator, RequestTooLong
 from dubbing.errors import BadSetting, EngineRefused, PassingFault
 from dubbing.terms import reading_schema
@@ -187,7 +188,7 @@ class OllamaTranslator(ChatTranslator):
                 fault = f"no sign of life in {self.timeout:g} s"
             except (ConnectionError, httpx.TransportError, _Cut) as error:
                 fault = "it can't be reached" if isinstance(error, ConnectionError | httpx.ConnectError) else "the connection was cut"
-            except ValueError:  # no JSON, or JSON of another shape: pydantic's errors are ValueErrors too
+            except (*NONSENSE, httpx.TooManyRedirects):  # pydantic's errors are ValueErrors too
                 fault = "what answers there doesn't speak Ollama's protocol"
         raise PassingFault(f"Ollama at {self.address}: {fault}")
 

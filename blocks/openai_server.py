@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
+from blocks.answers import NONSENSE
 from blocks.translator import ChatTranslator, RequestTooLong
 from dubbing.errors import BadSetting, EngineRefused, PassingFault
 from dubbing.terms import reading_schema
@@ -106,15 +107,21 @@ class OpenAITranslator(ChatTranslator):
             raise PassingFault(f"{self.base_url}: it can't be reached, or the connection was cut") from None
         except openai.APIStatusError as error:
             raise self._failure(error) from None
-        except (openai.OpenAIError, ValueError):
-            raise PassingFault(f"{self.base_url}: what answers there doesn't speak OpenAI's protocol") from None
-        choices = getattr(answer, "choices", None)
-        if not choices:
-            raise PassingFault(f"{self.base_url}: what answers there doesn't speak OpenAI's protocol")
-        if choices[0].finish_reason == "content_filter":
+        except (openai.OpenAIError, *NONSENSE):
+            raise self._senseless() from None
+        try:  # the client checks no shapes
+            choice = answer.choices[0]
+            finished, said = choice.finish_reason, choice.message.content or getattr(choice.message, "refusal", None) or ""
+        except NONSENSE:
+            raise self._senseless() from None
+        if finished == "content_filter":
             raise EngineRefused("openai: a filter for content stopped the answer")
-        message = choices[0].message
-        return message.content or getattr(message, "refusal", None) or ""
+        if not isinstance(said, str):
+            raise self._senseless()
+        return said
+
+    def _senseless(self) -> PassingFault:
+        return PassingFault(f"{self.base_url}: what answers there doesn't speak OpenAI's protocol")
 
     def _connected(self) -> Any:
         if self._client is None:

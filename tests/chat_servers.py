@@ -47,7 +47,14 @@ class Page(NamedTuple):
     html: str
 
 
-Move = Says | Refuses | BreaksOff | Hangs | Page
+class Nonsense(NamedTuple):
+    """Bytes that are no answer, with status 200."""
+
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+Move = Says | Refuses | BreaksOff | Hangs | Page | Nonsense
 
 
 class ChatServer:
@@ -135,6 +142,8 @@ class ChatServer:
                 request.close_connection = True
             case Page(html):
                 _send(request, 200, html.encode(), "text/html")
+            case Nonsense(content, headers):
+                _send(request, 200, content, "application/json", headers)
             case Says(content, finished):
                 text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
                 if request.path == "/api/chat":

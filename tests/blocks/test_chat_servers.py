@@ -16,7 +16,7 @@ from dubbing.errors import BadSetting, PassingFault
 from dubbing.keys import digest
 from dubbing.lesson import Term, TranslatedLine, Utterance
 from dubbing.translating import Window
-from tests.chat_servers import DIGEST, BreaksOff, ChatServer, Hangs, Move, Page, Refuses, Says
+from tests.chat_servers import DIGEST, BreaksOff, ChatServer, Hangs, Move, Nonsense, Page, Refuses, Says
 
 LECTURE = {
     "Красный свет поворачивает меньше.": "Red light turns less.",
@@ -310,6 +310,41 @@ def test_another_server_at_the_address_is_told(block: Any) -> None:
     page = Page("<html>It works!</html>")
     with ChatServer(LECTURE.get, page, page, page) as server, pytest.raises(PassingFault, match="protocol"):
         translated(block(server))
+
+
+def chosen(choice: Any) -> Nonsense:
+    return Nonsense(json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": choice}).encode())
+
+
+NONSENSE = {
+    "no gzip": Nonsense(b"certainly not compressed", {"Content-Encoding": "gzip"}),
+    "brackets without end": Nonsense(b"[" * 200_000),
+    "a list": Nonsense(b"[1, 2]"),
+    "a number": Nonsense(b"3"),
+    "null": Nonsense(b"null"),
+    "an error of no shape": Nonsense(b'{"error": {"a": [1]}}'),
+    "an empty choice": chosen([{}]),
+    "no choice": chosen([]),
+    "a choice of no shape": chosen({"a": 1}),
+    "content of no shape": chosen([{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ["a"]}}]),
+    "a message of no shape": chosen([{"index": 0, "finish_reason": "stop", "message": "hello"}]),
+}
+
+
+@every_block
+@pytest.mark.parametrize("answer", NONSENSE)
+def test_an_answer_that_makes_no_sense_is_a_fault_of_the_server(block: Any, answer: str) -> None:
+    with ChatServer(LECTURE.get, *[NONSENSE[answer]] * 2) as server, pytest.raises(PassingFault) as told:
+        translated(block(server, retries=1))
+    assert server.address in str(told.value)
+
+
+@every_block
+@pytest.mark.parametrize("error", ["[" * 200_000, ["a"], {"message": ["a"]}, None], ids=["brackets", "list", "message of no shape", "null"])
+def test_a_refusal_that_makes_no_sense_is_a_fault_of_the_server(block: Any, error: Any) -> None:
+    with ChatServer(LECTURE.get, *[Refuses(500, error)] * 2) as server, pytest.raises(PassingFault) as told:
+        translated(block(server, retries=1))
+    assert server.address in str(told.value)
 
 
 # OpenAI's protocol in its dialects

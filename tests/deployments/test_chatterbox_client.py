@@ -288,6 +288,8 @@ GOOD = (200, {}, spoken())
 NONSENSE = {
     "no JSON": b"<html>hello</html>",
     "another JSON": b"[1, 2]",
+    "brackets without end": b"[" * 200_000,
+    "null": b"null",
     "no sound": json.dumps({"audio_base64": "aGVsbG8=", "sample_rate": 24_000}).encode(),
     "no base64": json.dumps({"audio_base64": "***", "sample_rate": 24_000}).encode(),
     "no samples": spoken(seconds=0.0),
@@ -306,6 +308,22 @@ class TestWorseServices:
         with pytest.raises(ServiceDown, match="an answer that makes no sense"):
             Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
         assert len(played.asked) == blocks.chatterbox.TRIES
+
+    def test_bytes_that_are_not_packed_as_they_say_are_nonsense_too(self, played: Played) -> None:
+        played.answers[:] = [(200, {"Content-Encoding": "gzip"}, b"certainly not compressed")]
+        with pytest.raises(ServiceDown, match="an answer that makes no sense"):
+            Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"[" * 200_000, b"null", b'{"error": [1]}', b'{"error": {"code": [], "message": {}}}'],
+        ids=["brackets", "null", "a list", "no code"],
+    )
+    def test_a_refusal_that_makes_no_sense_is_a_service_that_is_down(self, played: Played, body: bytes) -> None:
+        for status in (400, 500):
+            played.answers[:] = [(status, {}, body)]
+            with pytest.raises((ServiceDown, EngineRefused), match=r"^chatterbox: "):
+                Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
 
     @pytest.mark.parametrize("fault", [(500, {}, b"oops"), (502, {}, b""), (0, {}, b"")], ids=["500", "502", "broken off"])
     def test_a_fault_that_passes_costs_a_pause(self, played: Played, fault: tuple[int, dict[str, str], bytes]) -> None:
