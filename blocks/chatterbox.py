@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
-from blocks.answers import NONSENSE
+from blocks.answers import HEADERS, NONSENSE, bounds
 from blocks.speech_engine import CLONE, SILENT, Sample, Speech, SpeechEngine, doubts_of
 from dubbing.errors import BadSetting, EngineRefused, ServiceDown
 from dubbing.keys import digest
@@ -97,7 +97,9 @@ class Chatterbox(SpeechEngine):
         default="", description="Of the model, as the service's clips are marked with; empty: whichever answers. Another one is refused."
     )
     connect_timeout: float = Field(default=5.0, gt=0, description="Seconds until a connection must stand.")
-    timeout: float = Field(default=300.0, gt=0, description="Seconds that one line may take, its waiting in the service included.")
+    timeout: float = Field(
+        default=300.0, gt=0, description="Seconds that a reading of a line may take, its waiting in the service included."
+    )
     patience: float = Field(default=600.0, ge=0, description="Seconds that a service which is busy or loading is waited for.")
     at_once: int = Field(default=4, ge=1, le=64, description="Lines asked for at once: the model is never idle between two.")
 
@@ -251,7 +253,7 @@ class Chatterbox(SpeechEngine):
         if self._http is None:
             # A service of our own: whatever the environment says of proxies, none stands between.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.at_once)
-            self._http = httpx.Client(base_url=self.address, limits=limits, trust_env=False)
+            self._http = httpx.Client(base_url=self.address, limits=limits, trust_env=False, headers=HEADERS, event_hooks=bounds())
         request["timeout"] = httpx.Timeout(request["timeout"], connect=self.connect_timeout, pool=None)
         until = time.monotonic() + self.patience
         pauses = _pauses()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, PrivateAttr, field_validator
 
-from blocks.answers import NONSENSE
+from blocks.answers import HEADERS, NONSENSE, bounds
 from blocks.translator import ChatTranslator, RequestTooLong
 from dubbing.errors import BadSetting, EngineRefused, PassingFault
 from dubbing.terms import reading_schema
@@ -51,7 +51,7 @@ class OllamaTranslator(ChatTranslator):
     keep_alive: str = Field(
         default="10m", description="How long the server keeps the model after a request; at the end of a stage it is unloaded."
     )
-    timeout: float = Field(default=300.0, gt=0, description="Seconds without a sign of life before a request is given up.")
+    timeout: float = Field(default=900.0, gt=0, description="Seconds that a request may take, the loading of the model included.")
     retries: int = Field(default=4, ge=0, description="Further tries after a fault that may pass.")
     retry_delay: float = Field(default=1.0, ge=0, description="Seconds before the first of them; twice as long before each that follows.")
 
@@ -138,7 +138,8 @@ class OllamaTranslator(ChatTranslator):
             except ImportError:
                 raise BadSetting("translator ollama: its client is not installed (pip install 'coursedub[ollama]')") from None
             try:
-                self._client = ollama.Client(host=self.host or None, timeout=httpx.Timeout(self.timeout, connect=min(10.0, self.timeout)))
+                timeout = httpx.Timeout(self.timeout, connect=min(10.0, self.timeout))
+                self._client = ollama.Client(host=self.host or None, timeout=timeout, headers=HEADERS, event_hooks=bounds())
             except ValueError as error:
                 raise BadSetting(f"translator ollama: host {self.host}: {error}") from None
         return self._client
@@ -184,8 +185,10 @@ class OllamaTranslator(ChatTranslator):
                 return call()
             except ollama.ResponseError as error:
                 fault = self._fault(error)
-            except httpx.TimeoutException:
-                fault = f"no sign of life in {self.timeout:g} s"
+            except httpx.ConnectTimeout:
+                fault = "it can't be reached"
+            except httpx.TimeoutException:  # another try would take as long
+                raise PassingFault(f"Ollama at {self.address}: no answer in {self.timeout:g} s") from None
             except (ConnectionError, httpx.TransportError, _Cut) as error:
                 fault = "it can't be reached" if isinstance(error, ConnectionError | httpx.ConnectError) else "the connection was cut"
             except (*NONSENSE, httpx.TooManyRedirects):  # pydantic's errors are ValueErrors too

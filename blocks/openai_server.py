@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
-from blocks.answers import NONSENSE
+from blocks.answers import HEADERS, NONSENSE, bounds
 from blocks.translator import ChatTranslator, RequestTooLong
 from dubbing.errors import BadSetting, EngineRefused, PassingFault
 from dubbing.terms import reading_schema
@@ -45,7 +46,7 @@ class OpenAITranslator(ChatTranslator):
     context: int = Field(default=16384, ge=2048, description="Tokens of request and answer together.")
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     seed: int = Field(default=0)
-    timeout: float = Field(default=300.0, gt=0, description="Seconds before a request is given up.")
+    timeout: float = Field(default=300.0, gt=0, description="Seconds that a request may take.")
     retries: int = Field(default=4, ge=0, description="Further tries after a fault that may pass, as late as the server asks for.")
 
     _client: Any = PrivateAttr(default=None)
@@ -130,7 +131,11 @@ class OpenAITranslator(ChatTranslator):
             except ImportError:
                 raise BadSetting("translator openai: its client is not installed (pip install 'coursedub[openai]')") from None
             key = self.api_key.get_secret_value() if self.api_key else os.environ.get("OPENAI_API_KEY")
-            self._client = openai.OpenAI(base_url=self.base_url, api_key=key or "none", timeout=self.timeout, max_retries=self.retries)
+            http = openai.DefaultHttpxClient()
+            [library] = {kind.__module__.partition(".")[0] for kind in type(http).__mro__ if kind.__name__ == "Client"}
+            http.event_hooks = bounds(sys.modules[library])  # httpx or, of late, its successor
+            options: dict[str, Any] = {"timeout": self.timeout, "max_retries": self.retries, "default_headers": HEADERS}
+            self._client = openai.OpenAI(base_url=self.base_url, api_key=key or "none", http_client=http, **options)
         return self._client
 
     def _failure(self, error: Any) -> Exception:

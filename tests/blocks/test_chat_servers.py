@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import blocks.answers
 from blocks.ollama import SMALLEST_CONTEXT, OllamaTranslator
 from blocks.openai_server import OpenAITranslator
 from blocks.translator import ChatTranslator
@@ -16,7 +17,7 @@ from dubbing.errors import BadSetting, PassingFault
 from dubbing.keys import digest
 from dubbing.lesson import Term, TranslatedLine, Utterance
 from dubbing.translating import Window
-from tests.chat_servers import DIGEST, BreaksOff, ChatServer, Hangs, Move, Nonsense, Page, Refuses, Says
+from tests.chat_servers import DIGEST, BreaksOff, ChatServer, GoesOn, Hangs, Move, Nonsense, Page, Refuses, Says
 
 LECTURE = {
     "Красный свет поворачивает меньше.": "Red light turns less.",
@@ -288,6 +289,35 @@ def test_a_server_that_hangs_is_given_up(block: Any) -> None:
     with ChatServer(LECTURE.get, Hangs()) as server, pytest.raises(PassingFault) as told:
         translated(block(server, timeout=2.0, retries=0))
     assert server.address in str(told.value) and "2 s" in str(told.value)
+
+
+ENDLESS = {
+    "a letter at a time": GoesOn(b" "),
+    "a token at a time": GoesOn(b'{"model": "m", "message": {"role": "assistant", "content": "a"}, "done": false}\n'),
+}
+
+
+@every_block
+@pytest.mark.parametrize("answer", ENDLESS)
+def test_an_answer_that_goes_on_and_on_is_given_up_in_time(block: Any, answer: str) -> None:
+    with ChatServer(LECTURE.get, ENDLESS[answer]) as server, pytest.raises(PassingFault, match="no answer in 2 s") as told:
+        translated(block(server, timeout=2.0, retries=0))
+    assert server.address in str(told.value)
+
+
+@every_block
+def test_an_answer_that_is_too_large_is_given_up(block: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks.answers, "LARGEST", 100_000)
+    with ChatServer(LECTURE.get, GoesOn(b" " * 50_000, 0.0)) as server, pytest.raises(PassingFault) as told:
+        translated(block(server, retries=0))
+    assert server.address in str(told.value)
+
+
+def test_ollama_is_not_asked_again_after_it_used_up_its_time() -> None:
+    with ChatServer(LECTURE.get, Hangs()) as server:
+        with pytest.raises(PassingFault, match="no answer in 2 s"):
+            translated(ollama(server, timeout=2.0, retries=3))
+        assert len(server.asked("/api/chat")) == 1
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 import soundfile
 from chatterbox_service.errors import ModelFailed, NoSpeech, OutOfMemory
 
+import blocks.answers
 import blocks.chatterbox
 from blocks.chatterbox import Chatterbox
 from blocks.speech_engine import CLONE, Sample
@@ -244,6 +245,7 @@ def played() -> Iterator[Played]:
     """A server that answers what it is told to, after a health that is good."""
     asked: list[str] = []
     answers: list[tuple[int, dict[str, str], bytes]] = []
+    leaving = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -265,7 +267,10 @@ def played() -> Iterator[Played]:
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            for part in [body] if "X-Slow" not in headers else (body[n : n + 1] for n in range(len(body))):
+                self.wfile.write(part)
+                if leaving.wait(float(headers.get("X-Slow", 0))):
+                    break
 
         def log_message(self, *arguments: Any) -> None:
             pass
@@ -273,6 +278,7 @@ def played() -> Iterator[Played]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield Played(f"http://127.0.0.1:{server.server_port}", asked, answers)
+    leaving.set()
     server.shutdown()
     server.server_close()
 
@@ -308,6 +314,18 @@ class TestWorseServices:
         with pytest.raises(ServiceDown, match="an answer that makes no sense"):
             Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
         assert len(played.asked) == blocks.chatterbox.TRIES
+
+    def test_an_answer_that_drips_is_given_up_in_time(self, played: Played) -> None:
+        played.answers[:] = [(200, {"X-Slow": "0.05"}, spoken())]  # hours of it
+        with pytest.raises(ServiceDown, match=f"no answer from {played.address} in 2 s"):
+            Chatterbox(address=played.address, timeout=2).synthesize(TEXT, "en", "default", 0)
+        assert len(played.asked) == 1
+
+    def test_an_answer_that_is_too_large_is_nonsense(self, played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(blocks.answers, "LARGEST", 100_000)
+        played.answers[:] = [GOOD]
+        with pytest.raises(ServiceDown, match="an answer that makes no sense"):
+            Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
 
     def test_bytes_that_are_not_packed_as_they_say_are_nonsense_too(self, played: Played) -> None:
         played.answers[:] = [(200, {"Content-Encoding": "gzip"}, b"certainly not compressed")]
