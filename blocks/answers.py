@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +18,22 @@ NONSENSE = (httpx.DecodingError, ValueError, LookupError, TypeError, AttributeEr
 
 # To be sent: an answer that is packed all the same is refused, since what a few bytes unpack to has no bounds.
 HEADERS = {"Accept-Encoding": "identity"}
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that the answer asks to be waited, given as such or as a date (RFC 9110, 10.2.3). 0 where it doesn't say.
+
+    >>> retry_after({"retry-after": "120"}), retry_after({"retry-after": "soon"})
+    (120.0, 0.0)
+    """
+    said = headers.get("retry-after", "").strip()
+    if said.isdecimal():
+        return float(said)
+    try:
+        date = parsedate_to_datetime(said)
+    except (ValueError, IndexError, TypeError, OverflowError):
+        return 0.0
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def bounds(library: ModuleType = httpx) -> dict[str, list[Callable[..., Any]]]:

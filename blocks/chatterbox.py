@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import itertools
 import os
 import random
 import threading
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
-from blocks.answers import HEADERS, NONSENSE, bounds
+from blocks.answers import HEADERS, NONSENSE, bounds, retry_after
 from blocks.speech_engine import CLONE, SILENT, Sample, Speech, SpeechEngine, doubts_of
 from dubbing.errors import BadSetting, EngineRefused, ServiceDown
 from dubbing.keys import digest
@@ -51,7 +52,7 @@ class _Later(Exception):
 
     def __init__(self, why: str, seconds: float | None = None) -> None:
         super().__init__(why)
-        self.seconds = seconds  # as the service says; None: it says nothing, and few tries are enough to see
+        self.seconds = seconds  # that it is to be waited for, 0 if it doesn't say how long; None: few tries are enough to see
 
 
 class _Fault(NamedTuple):
@@ -256,7 +257,7 @@ class Chatterbox(SpeechEngine):
             self._http = httpx.Client(base_url=self.address, limits=limits, trust_env=False, headers=HEADERS, event_hooks=bounds())
         request["timeout"] = httpx.Timeout(request["timeout"], connect=self.connect_timeout, pool=None)
         until = time.monotonic() + self.patience
-        pauses = _pauses()
+        pauses, sent_away = _pauses(TRIES - 1), _pauses()
         while True:
             try:
                 return _read(self._http.request(method, path, **request), read)
@@ -278,7 +279,8 @@ class Chatterbox(SpeechEngine):
                 if pause is None:
                     raise ServiceDown("chatterbox", str(later))
             else:
-                pause = later.seconds * random.uniform(1.0, 1.25)  # so that those who were sent away don't come back at once
+                # Longer than it says, so that those who were sent away don't come back at once; never without a pause.
+                pause = max(later.seconds, FIRST_PAUSE) * random.uniform(1.0, 1.25) if later.seconds else next(sent_away)
                 if time.monotonic() + pause > until:
                     raise ServiceDown("chatterbox", f"{self.address}: {later}")
             time.sleep(pause)
@@ -288,9 +290,9 @@ class _NoSpeech(Exception):
     """The model gave no sound; another seed may."""
 
 
-def _pauses() -> Iterator[float]:
-    for number in range(TRIES - 1):
-        yield min(FIRST_PAUSE * 2**number, LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+def _pauses(most: int | None = None) -> Iterator[float]:
+    for number in itertools.count() if most is None else range(most):
+        yield min(FIRST_PAUSE * 2 ** min(number, 10), LONGEST_PAUSE) * random.uniform(0.75, 1.25)
 
 
 def _read(answer: httpx.Response, read: Callable[[Any], T]) -> T | _Fault:
@@ -308,8 +310,8 @@ def _read(answer: httpx.Response, read: Callable[[Any], T]) -> T | _Fault:
         fault = _Fault(answer.status_code, str(error["code"]), " ".join(str(error["message"]).split())[:300])
     except NONSENSE:
         fault = _Fault(answer.status_code, "", f"status {answer.status_code}")
-    if answer.status_code in (429, 503) and (wait := answer.headers.get("retry-after", "")).isdecimal():
-        raise _Later(_without_numbers(fault), float(wait))
+    if answer.status_code in (429, 503) and fault.code != "model_failed":  # which lasts until it is started again
+        raise _Later(_without_numbers(fault), retry_after(answer.headers))
     if answer.status_code >= 500 and answer.status_code != 503 and fault.code != "no_speech":
         raise _Later(fault.message)
     return fault

@@ -8,6 +8,8 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -355,6 +357,30 @@ class TestWorseServices:
         played.answers[:] = [(503, {"Retry-After": "7"}, busy), GOOD]
         Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
         assert len(slept) == 1 and 7 <= slept[0] <= 9
+
+    @pytest.mark.parametrize("status", [429, 503])
+    @pytest.mark.parametrize("after", [None, "0", "soon", "Thu, 01 Jan 1970 00:00:00 GMT", "-1"])
+    def test_one_that_does_not_say_when_is_asked_ever_less_often(
+        self, played: Played, monkeypatch: pytest.MonkeyPatch, after: str | None, status: int
+    ) -> None:
+        slept: list[float] = []
+        monkeypatch.setattr(blocks.chatterbox.time, "sleep", slept.append)
+        monkeypatch.setattr(blocks.chatterbox, "FIRST_PAUSE", 0.5)
+        away = (status, {} if after is None else {"Retry-After": after}, b"<h1>Service Unavailable</h1>")
+        played.answers[:] = [*[away] * 8, GOOD]
+        Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
+        assert len(slept) == 8 and slept[0] >= 0.3 and slept[-1] >= 6
+
+    def test_it_may_say_when_by_a_date(self, played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+        slept: list[float] = []
+        monkeypatch.setattr(blocks.chatterbox.time, "sleep", slept.append)
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=200), usegmt=True)
+        played.answers[:] = [(503, {"Retry-After": date}, b""), GOOD]
+        Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
+        assert len(slept) == 1 and 100 <= slept[0] <= 250
+        played.answers[:] = [(503, {"Retry-After": date}, b"")]
+        with pytest.raises(ServiceDown, match="status 503"):
+            Chatterbox(address=played.address, patience=60).synthesize(TEXT, "en", "default", 0)
 
     def test_another_server_at_the_address_is_not_taken_for_it(self, played: Played) -> None:
         played.answers[:] = [(404, {}, b"<h1>Not found</h1>")]
