@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
@@ -27,11 +26,11 @@ from blocks.speech_engine import CLONE, SILENT, Sample, Speech, SpeechEngine, do
 from dubbing.errors import BadSetting, EngineRefused, ServiceDown
 from dubbing.keys import digest
 from dubbing.languages import base_language
+from dubbing.services import CHATTERBOX, plain_address
 
 if TYPE_CHECKING:
     import httpx
 
-ADDRESS = "http://127.0.0.1:8001"
 MODELS_OWN = "default"  # the voice that the model has without a recording
 TRIES = 4  # of a request that met a fault in the connection, or an answer that makes no sense
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between them; each is about twice the one before
@@ -77,7 +76,7 @@ class Chatterbox(SpeechEngine):
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"address", "connect_timeout", "timeout", "patience", "at_once"})
 
     address: str = Field(
-        default_factory=lambda: os.environ.get("COURSEDUB_CHATTERBOX") or ADDRESS,
+        default_factory=lambda: os.environ.get("COURSEDUB_CHATTERBOX") or CHATTERBOX,
         validate_default=True,
         description="Of the service. COURSEDUB_CHATTERBOX when it is not given.",
     )
@@ -112,10 +111,7 @@ class Chatterbox(SpeechEngine):
     @field_validator("address")
     @classmethod
     def _checked_address(cls, address: str) -> str:
-        parts = urlsplit(address)  # a port that is none raises ValueError too
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
-            raise ValueError("an http or https address is expected")
-        return address.rstrip("/")
+        return plain_address("address (or COURSEDUB_CHATTERBOX)", address)
 
     def close(self) -> None:
         if self._http is not None:

@@ -13,7 +13,7 @@ import blocks.answers
 from blocks.ollama import SMALLEST_CONTEXT, OllamaTranslator
 from blocks.openai_server import OpenAITranslator
 from blocks.translator import ChatTranslator
-from dubbing.errors import BadSetting, PassingFault
+from dubbing.errors import BadSetting, CoursedubError, PassingFault
 from dubbing.keys import digest
 from dubbing.lesson import Term, TranslatedLine, Utterance
 from dubbing.translating import Window
@@ -235,10 +235,54 @@ def test_a_secret_shapes_no_key_and_is_not_shown() -> None:
     assert "sk-secret" not in repr(with_key) + json.dumps(with_key.fingerprint())
 
 
-@pytest.mark.parametrize("address", ["localhost:8000", "ftp://host/v1", "https://user:key@host/v1", "https://host/v1?key=1"])
-def test_an_address_that_is_none_or_holds_a_secret_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match="base_url"):
+@pytest.mark.parametrize(
+    "address", ["localhost:8000/hunter2", "ftp://host/hunter2", "https://a:hunter2@host/v1", "https://host/v1?k=hunter2"]
+)
+def test_an_address_that_is_none_or_holds_a_secret_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="base_url") as given:
         OpenAITranslator(base_url=address)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(ValueError, match="OPENAI_BASE_URL") as found:
+        OpenAITranslator()
+    assert "hunter2" not in str(given.value) + str(found.value)
+
+
+@pytest.mark.parametrize("address", ["http://a:hunter2@host", "a:hunter2@host", "http://host?k=hunter2", "hunter2:99999"])
+def test_so_it_is_with_ollama(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="host: ") as given:
+        OllamaTranslator(host=address)
+    monkeypatch.setenv("OLLAMA_HOST", address)
+    with pytest.raises(ValueError, match="OLLAMA_HOST: ") as found:
+        OllamaTranslator()
+    assert "hunter2" not in str(given.value) + str(found.value)
+
+
+@pytest.mark.parametrize(("engine", "variable"), [(OllamaTranslator, "OLLAMA"), (OpenAITranslator, "OPENAI")], ids=["ollama", "openai"])
+def test_an_empty_variable_means_the_usual_model(engine: type[Any], variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(f"COURSEDUB_{variable}_MODEL", raising=False)
+    usual = engine().model
+    monkeypatch.setenv(f"COURSEDUB_{variable}_MODEL", "")
+    assert engine().model == usual != ""
+
+
+def test_ollamas_address_may_be_given_as_ollama_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatServer(LECTURE.get) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.address.replace("http://127.0.0.1", "0.0.0.0"))
+        translator = OllamaTranslator(model="qwen2.5:14b")
+        assert translator.address == server.address
+        assert [line.text for line in translated(translator)] == GOOD
+
+
+@every_block
+def test_a_key_that_a_server_repeats_is_not_told(block: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2-very-long")
+    monkeypatch.setenv("OLLAMA_API_KEY", "sk-hunter2-very-long")
+    for status in (400, 500):
+        said = f"{'x' * 180} header Authorization: Bearer sk-hunter2-very-long is too much"
+        error = said if block is ollama else {"message": said}
+        with ChatServer(LECTURE.get, Refuses(status, error)) as server, pytest.raises(CoursedubError) as told:
+            block(server, retries=0).ask("", "{}", {"type": "object", "properties": {}})
+        assert "xxx" in str(told.value) and "hunter2" not in str(told.value)
 
 
 @pytest.mark.parametrize("translator", [OllamaTranslator(), OpenAITranslator()], ids=["ollama", "openai"])

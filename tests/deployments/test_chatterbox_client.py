@@ -402,10 +402,17 @@ class TestRevision:
             Chatterbox(address=running.address, revision="0123").synthesize(TEXT, "en", "default", 0)
 
 
-@pytest.mark.parametrize("address", ["", "127.0.0.1:8001", "ftp://host", "http://", "http://host:99999", "http://host/?x=1"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match="address"):
+@pytest.mark.parametrize(
+    "address", ["", "127.0.0.1:8001", "ftp://host", "http://", "http://host:99999", "http://host/?x=1", "http://anna:hunter2@host"]
+)
+def test_an_address_that_is_none_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="address") as refused:
         Chatterbox(address=address)
+    if address:
+        monkeypatch.setenv("COURSEDUB_CHATTERBOX", address)
+        with pytest.raises(ValueError, match="COURSEDUB_CHATTERBOX"):
+            Chatterbox()
+    assert "hunter2" not in str(refused.value)
 
 
 def test_the_environment_may_say_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
