@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
 from blocks.answers import HEADERS, NONSENSE, bounds, retry_after
-from blocks.speech_engine import CLONE, SILENT, Sample, Speech, SpeechEngine, doubts_of
+from blocks.speech_engine import CLONE, NO_SPEECH, Sample, Speech, SpeechEngine, doubts_of
 from dubbing.errors import BadSetting, EngineRefused, ServiceDown
 from dubbing.keys import digest
 from dubbing.languages import base_language
@@ -168,8 +168,8 @@ class Chatterbox(SpeechEngine):
                 refusal = str(error)
                 continue
             doubts = doubts_of(text, take.samples, take.sample_rate)
-            if SILENT in doubts:
-                refusal = SILENT
+            if none := [doubt for doubt in doubts if doubt in NO_SPEECH]:
+                refusal = none[0]
                 continue
             if take.cut:
                 doubts = ("cut off at the 40 s that the model gives", *doubts)
