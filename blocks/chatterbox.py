@@ -10,26 +10,27 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import itertools
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import numpy as np
 from pydantic import Field, PrivateAttr, field_validator
 
-from blocks.speech_engine import CLONE, SILENT, Sample, Speech, SpeechEngine, doubts_of
+from blocks.answers import HEADERS, NONSENSE, bounds, retry_after
+from blocks.speech_engine import CLONE, NO_SPEECH, Sample, Speech, SpeechEngine, doubts_of
 from dubbing.errors import BadSetting, EngineRefused, ServiceDown
 from dubbing.keys import digest
 from dubbing.languages import base_language
+from dubbing.services import CHATTERBOX, plain_address
 
 if TYPE_CHECKING:
     import httpx
 
-ADDRESS = "http://127.0.0.1:8001"
 MODELS_OWN = "default"  # the voice that the model has without a recording
 TRIES = 4  # of a request that met a fault in the connection, or an answer that makes no sense
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between them; each is about twice the one before
@@ -50,7 +51,7 @@ class _Later(Exception):
 
     def __init__(self, why: str, seconds: float | None = None) -> None:
         super().__init__(why)
-        self.seconds = seconds  # as the service says; None: it says nothing, and few tries are enough to see
+        self.seconds = seconds  # that it is to be waited for, 0 if it doesn't say how long; None: few tries are enough to see
 
 
 class _Fault(NamedTuple):
@@ -75,7 +76,7 @@ class Chatterbox(SpeechEngine):
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"address", "connect_timeout", "timeout", "patience", "at_once"})
 
     address: str = Field(
-        default_factory=lambda: os.environ.get("COURSEDUB_CHATTERBOX") or ADDRESS,
+        default_factory=lambda: os.environ.get("COURSEDUB_CHATTERBOX") or CHATTERBOX,
         validate_default=True,
         description="Of the service. COURSEDUB_CHATTERBOX when it is not given.",
     )
@@ -96,7 +97,9 @@ class Chatterbox(SpeechEngine):
         default="", description="Of the model, as the service's clips are marked with; empty: whichever answers. Another one is refused."
     )
     connect_timeout: float = Field(default=5.0, gt=0, description="Seconds until a connection must stand.")
-    timeout: float = Field(default=300.0, gt=0, description="Seconds that one line may take, its waiting in the service included.")
+    timeout: float = Field(
+        default=300.0, gt=0, description="Seconds that a reading of a line may take, its waiting in the service included."
+    )
     patience: float = Field(default=600.0, ge=0, description="Seconds that a service which is busy or loading is waited for.")
     at_once: int = Field(default=4, ge=1, le=64, description="Lines asked for at once: the model is never idle between two.")
 
@@ -108,10 +111,7 @@ class Chatterbox(SpeechEngine):
     @field_validator("address")
     @classmethod
     def _checked_address(cls, address: str) -> str:
-        parts = urlsplit(address)  # a port that is none raises ValueError too
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
-            raise ValueError("an http or https address is expected")
-        return address.rstrip("/")
+        return plain_address("address (or COURSEDUB_CHATTERBOX)", address)
 
     def close(self) -> None:
         if self._http is not None:
@@ -168,8 +168,8 @@ class Chatterbox(SpeechEngine):
                 refusal = str(error)
                 continue
             doubts = doubts_of(text, take.samples, take.sample_rate)
-            if SILENT in doubts:
-                refusal = SILENT
+            if none := [doubt for doubt in doubts if doubt in NO_SPEECH]:
+                refusal = none[0]
                 continue
             if take.cut:
                 doubts = ("cut off at the 40 s that the model gives", *doubts)
@@ -250,10 +250,10 @@ class Chatterbox(SpeechEngine):
         if self._http is None:
             # A service of our own: whatever the environment says of proxies, none stands between.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=self.at_once)
-            self._http = httpx.Client(base_url=self.address, limits=limits, trust_env=False)
+            self._http = httpx.Client(base_url=self.address, limits=limits, trust_env=False, headers=HEADERS, event_hooks=bounds())
         request["timeout"] = httpx.Timeout(request["timeout"], connect=self.connect_timeout, pool=None)
         until = time.monotonic() + self.patience
-        pauses = _pauses()
+        pauses, sent_away = _pauses(TRIES - 1), _pauses()
         while True:
             try:
                 return _read(self._http.request(method, path, **request), read)
@@ -263,6 +263,8 @@ class Chatterbox(SpeechEngine):
                 raise ServiceDown("chatterbox", f"no answer from {self.address} in {request['timeout'].read:g} s") from None
             except httpx.ConnectError:
                 later = _Later(f"nobody answers at {self.address}")
+            except httpx.DecodingError as wrong:
+                later = _senseless(wrong)
             except httpx.TransportError:
                 self._revision = None  # it may come back as another
                 later = _Later(f"the connection to {self.address} breaks off")
@@ -273,7 +275,8 @@ class Chatterbox(SpeechEngine):
                 if pause is None:
                     raise ServiceDown("chatterbox", str(later))
             else:
-                pause = later.seconds * random.uniform(1.0, 1.25)  # so that those who were sent away don't come back at once
+                # Longer than it says, so that those who were sent away don't come back at once; never without a pause.
+                pause = max(later.seconds, FIRST_PAUSE) * random.uniform(1.0, 1.25) if later.seconds else next(sent_away)
                 if time.monotonic() + pause > until:
                     raise ServiceDown("chatterbox", f"{self.address}: {later}")
             time.sleep(pause)
@@ -283,9 +286,9 @@ class _NoSpeech(Exception):
     """The model gave no sound; another seed may."""
 
 
-def _pauses() -> Iterator[float]:
-    for number in range(TRIES - 1):
-        yield min(FIRST_PAUSE * 2**number, LONGEST_PAUSE) * random.uniform(0.75, 1.25)
+def _pauses(most: int | None = None) -> Iterator[float]:
+    for number in itertools.count() if most is None else range(most):
+        yield min(FIRST_PAUSE * 2 ** min(number, 10), LONGEST_PAUSE) * random.uniform(0.75, 1.25)
 
 
 def _read(answer: httpx.Response, read: Callable[[Any], T]) -> T | _Fault:
@@ -296,18 +299,22 @@ def _read(answer: httpx.Response, read: Callable[[Any], T]) -> T | _Fault:
     if answer.is_success:
         try:
             return read(answer.json())
-        except (ValueError, LookupError, TypeError, AttributeError) as wrong:  # as many as there are ways to be no such answer
-            raise _Later(f"an answer that makes no sense ({type(wrong).__name__})") from wrong
+        except NONSENSE as wrong:
+            raise _senseless(wrong) from wrong
     try:
         error = answer.json()["error"]
         fault = _Fault(answer.status_code, str(error["code"]), " ".join(str(error["message"]).split())[:300])
-    except (ValueError, LookupError, TypeError):
+    except NONSENSE:
         fault = _Fault(answer.status_code, "", f"status {answer.status_code}")
-    if answer.status_code in (429, 503) and (wait := answer.headers.get("retry-after", "")).isdecimal():
-        raise _Later(_without_numbers(fault), float(wait))
+    if answer.status_code in (429, 503) and fault.code != "model_failed":  # which lasts until it is started again
+        raise _Later(_without_numbers(fault), retry_after(answer.headers))
     if answer.status_code >= 500 and answer.status_code != 503 and fault.code != "no_speech":
         raise _Later(fault.message)
     return fault
+
+
+def _senseless(wrong: Exception) -> _Later:
+    return _Later(f"an answer that makes no sense ({type(wrong).__name__})")
 
 
 def _without_numbers(fault: _Fault) -> str:
@@ -342,5 +349,5 @@ def _revision_in(health: Any) -> str:
         case "loading":
             raise _Later("the model is still being loaded", seconds=HEALTH_PAUSE)
         case "failed":
-            raise ServiceDown("chatterbox", f"its model can't be used: {health['reason']}")
+            raise ServiceDown("chatterbox", f"its model can't be used: {' '.join(str(health['reason']).split())[:300]}")
     return digest(health["fingerprint"])[:12]

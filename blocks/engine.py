@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 from prefect.blocks.core import Block
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from blocks.residence import residence
 from dubbing import weights
@@ -29,6 +29,8 @@ class Engine(Block):
     loads; import the heavy package inside the method that first needs it; list in `settings_without_effect` the fields that can't change
     a single output byte. The contract tests in `tests/blocks/` pick the class up from its family's table.
     """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # what is refused may be a secret
 
     engine_name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field, PrivateAttr, field_validator
 
+from blocks.answers import HEADERS, NONSENSE, bounds
 from blocks.translator import ChatTranslator, RequestTooLong
 from dubbing.errors import BadSetting, EngineRefused, PassingFault
+from dubbing.services import OLLAMA_MODEL, ollama_address, ollama_tag
 from dubbing.terms import reading_schema
 from dubbing.translating import longest_by
 
@@ -38,19 +40,21 @@ class OllamaTranslator(ChatTranslator):
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"host", "keep_alive", "timeout", "retries", "retry_delay"})
 
     model: str = Field(
-        default_factory=lambda: os.environ.get("COURSEDUB_OLLAMA_MODEL", "qwen2.5:14b"),
+        default_factory=lambda: os.environ.get("COURSEDUB_OLLAMA_MODEL") or OLLAMA_MODEL,
         min_length=1,
         description="Tag of the model, as `ollama list` shows it; by default COURSEDUB_OLLAMA_MODEL.",
     )
     digest: str = Field(default="", description="The first characters, 12 or more, of the model's digest; empty: whatever the tag names.")
-    host: str = Field(default="", description="Address of the server; empty: OLLAMA_HOST, else this machine's port 11434.")
+    host: str = Field(
+        default="", validate_default=True, description="Address of the server; empty: OLLAMA_HOST, else this machine's port 11434."
+    )
     context: int = Field(default=16384, ge=2048, description="Largest context in tokens; each request gets what it needs.")
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     seed: int = Field(default=0)
     keep_alive: str = Field(
         default="10m", description="How long the server keeps the model after a request; at the end of a stage it is unloaded."
     )
-    timeout: float = Field(default=300.0, gt=0, description="Seconds without a sign of life before a request is given up.")
+    timeout: float = Field(default=900.0, gt=0, description="Seconds that a request may take, the loading of the model included.")
     retries: int = Field(default=4, ge=0, description="Further tries after a fault that may pass.")
     retry_delay: float = Field(default=1.0, ge=0, description="Seconds before the first of them; twice as long before each that follows.")
 
@@ -58,6 +62,12 @@ class OllamaTranslator(ChatTranslator):
     _used: bool = PrivateAttr(default=False)  # since it was unloaded last
     _present: str = PrivateAttr(default="")  # digest of the model, once it was looked for
     _granted: int = PrivateAttr(default=SMALLEST_CONTEXT)  # tokens of context that the model is loaded with
+
+    @field_validator("host")
+    @classmethod
+    def _host_is_one(cls, host: str) -> str:
+        ollama_address(host)  # the environment's too
+        return host.strip()
 
     @field_validator("digest")
     @classmethod
@@ -95,7 +105,7 @@ class OllamaTranslator(ChatTranslator):
     @property
     def address(self) -> str:
         """Of the server."""
-        return str(self._connected()._client.base_url).rstrip("/")
+        return ollama_address(self.host)
 
     def ask(self, instructions: str, request: str, schema: dict[str, Any]) -> str:
         longest = longest_by(schema) + 64
@@ -136,10 +146,8 @@ class OllamaTranslator(ChatTranslator):
                 import ollama
             except ImportError:
                 raise BadSetting("translator ollama: its client is not installed (pip install 'coursedub[ollama]')") from None
-            try:
-                self._client = ollama.Client(host=self.host or None, timeout=httpx.Timeout(self.timeout, connect=min(10.0, self.timeout)))
-            except ValueError as error:
-                raise BadSetting(f"translator ollama: host {self.host}: {error}") from None
+            timeout = httpx.Timeout(self.timeout, connect=min(10.0, self.timeout))
+            self._client = ollama.Client(host=self.address, timeout=timeout, headers=HEADERS, event_hooks=bounds())
         return self._client
 
     def _look_for_model(self) -> None:
@@ -150,7 +158,7 @@ class OllamaTranslator(ChatTranslator):
         """
         if self._present:
             return
-        tag = self.model if ":" in self.model.rpartition("/")[2] else f"{self.model}:latest"
+        tag = ollama_tag(self.model)
         models = self._tried(lambda: self._connected().list()).models
         listed = {entry.model: (entry.digest or "").removeprefix("sha256:") for entry in models}
         if tag not in listed:
@@ -183,11 +191,13 @@ class OllamaTranslator(ChatTranslator):
                 return call()
             except ollama.ResponseError as error:
                 fault = self._fault(error)
-            except httpx.TimeoutException:
-                fault = f"no sign of life in {self.timeout:g} s"
+            except httpx.ConnectTimeout:
+                fault = "it can't be reached"
+            except httpx.TimeoutException:  # another try would take as long
+                raise PassingFault(f"Ollama at {self.address}: no answer in {self.timeout:g} s") from None
             except (ConnectionError, httpx.TransportError, _Cut) as error:
                 fault = "it can't be reached" if isinstance(error, ConnectionError | httpx.ConnectError) else "the connection was cut"
-            except ValueError:  # no JSON, or JSON of another shape: pydantic's errors are ValueErrors too
+            except (*NONSENSE, httpx.TooManyRedirects):  # pydantic's errors are ValueErrors too
                 fault = "what answers there doesn't speak Ollama's protocol"
         raise PassingFault(f"Ollama at {self.address}: {fault}")
 
@@ -197,7 +207,10 @@ class OllamaTranslator(ChatTranslator):
         Raises:
             BadSetting, EngineRefused: it won't.
         """
-        text = " ".join(str(error.error).split())[:200]
+        text = str(error.error)
+        if key := os.environ.get("OLLAMA_API_KEY"):  # the client sends it, and some servers repeat what they were sent
+            text = text.replace(key, "…")
+        text = " ".join(text.split())[:200]
         if error.status_code == 404:
             raise self._missing()
         if error.status_code in (401, 403):

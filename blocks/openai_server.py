@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
+from blocks.answers import HEADERS, NONSENSE, bounds
 from blocks.translator import ChatTranslator, RequestTooLong
 from dubbing.errors import BadSetting, EngineRefused, PassingFault
+from dubbing.services import plain_address
 from dubbing.terms import reading_schema
 from dubbing.translating import longest_by
 
@@ -33,10 +35,11 @@ class OpenAITranslator(ChatTranslator):
 
     base_url: str = Field(
         default_factory=lambda: os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1",
+        validate_default=True,
         description="Address up to /v1; by default OPENAI_BASE_URL, else OpenAI's.",
     )
     model: str = Field(
-        default_factory=lambda: os.environ.get("COURSEDUB_OPENAI_MODEL", "gpt-4o-mini"),
+        default_factory=lambda: os.environ.get("COURSEDUB_OPENAI_MODEL") or "gpt-4o-mini",
         min_length=1,
         description="The model's name on that server; by default COURSEDUB_OPENAI_MODEL.",
     )
@@ -44,7 +47,7 @@ class OpenAITranslator(ChatTranslator):
     context: int = Field(default=16384, ge=2048, description="Tokens of request and answer together.")
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     seed: int = Field(default=0)
-    timeout: float = Field(default=300.0, gt=0, description="Seconds before a request is given up.")
+    timeout: float = Field(default=300.0, gt=0, description="Seconds that a request may take; a further try has as many.")
     retries: int = Field(default=4, ge=0, description="Further tries after a fault that may pass, as late as the server asks for.")
 
     _client: Any = PrivateAttr(default=None)
@@ -54,12 +57,7 @@ class OpenAITranslator(ChatTranslator):
     @field_validator("base_url")
     @classmethod
     def _address_is_one(cls, address: str) -> str:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("base_url: an http or https address")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("base_url: no key belongs in it, `api_key` is for that")
-        return address.rstrip("/")
+        return plain_address("base_url (or OPENAI_BASE_URL)", address)
 
     @property
     def model_name(self) -> str:
@@ -106,15 +104,24 @@ class OpenAITranslator(ChatTranslator):
             raise PassingFault(f"{self.base_url}: it can't be reached, or the connection was cut") from None
         except openai.APIStatusError as error:
             raise self._failure(error) from None
-        except (openai.OpenAIError, ValueError):
-            raise PassingFault(f"{self.base_url}: what answers there doesn't speak OpenAI's protocol") from None
-        choices = getattr(answer, "choices", None)
-        if not choices:
-            raise PassingFault(f"{self.base_url}: what answers there doesn't speak OpenAI's protocol")
-        if choices[0].finish_reason == "content_filter":
+        except (openai.OpenAIError, *NONSENSE):
+            raise self._senseless() from None
+        try:  # the client checks no shapes
+            choice = answer.choices[0]
+            finished, said = choice.finish_reason, choice.message.content or getattr(choice.message, "refusal", None) or ""
+        except NONSENSE:
+            raise self._senseless() from None
+        if finished == "content_filter":
             raise EngineRefused("openai: a filter for content stopped the answer")
-        message = choices[0].message
-        return message.content or getattr(message, "refusal", None) or ""
+        if not isinstance(said, str):
+            raise self._senseless()
+        return said
+
+    def _senseless(self) -> PassingFault:
+        return PassingFault(f"{self.base_url}: what answers there doesn't speak OpenAI's protocol")
+
+    def _key(self) -> str:
+        return (self.api_key.get_secret_value() if self.api_key else os.environ.get("OPENAI_API_KEY")) or ""
 
     def _connected(self) -> Any:
         if self._client is None:
@@ -122,13 +129,19 @@ class OpenAITranslator(ChatTranslator):
                 import openai
             except ImportError:
                 raise BadSetting("translator openai: its client is not installed (pip install 'coursedub[openai]')") from None
-            key = self.api_key.get_secret_value() if self.api_key else os.environ.get("OPENAI_API_KEY")
-            self._client = openai.OpenAI(base_url=self.base_url, api_key=key or "none", timeout=self.timeout, max_retries=self.retries)
+            http = openai.DefaultHttpxClient()
+            [library] = {kind.__module__.partition(".")[0] for kind in type(http).__mro__ if kind.__name__ == "Client"}
+            http.event_hooks = bounds(sys.modules[library])  # httpx or, of late, its successor
+            options: dict[str, Any] = {"timeout": self.timeout, "max_retries": self.retries, "default_headers": HEADERS}
+            self._client = openai.OpenAI(base_url=self.base_url, api_key=self._key() or "none", http_client=http, **options)
         return self._client
 
     def _failure(self, error: Any) -> Exception:
         """What a refusal means. The client has tried again already where that may help."""
-        text = " ".join(str(error.message).split())[:200]
+        text = str(error.message)
+        if key := self._key():  # some servers repeat what they were sent
+            text = text.replace(key, "…")
+        text = " ".join(text.split())[:200]
         match error.status_code:
             case 401 | 403:
                 return BadSetting(f"translator openai: {self.base_url} doesn't take the API key (status {error.status_code})")

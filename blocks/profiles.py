@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from prefect.blocks.core import Block
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from blocks.engine import Engine
 from blocks.separation import SEPARATORS, Separator
@@ -15,6 +15,8 @@ from blocks.speech import SPEECH_ENGINES, SpeechEngine
 from blocks.transcription import RECOGNISERS, Recogniser
 from blocks.translation import TRANSLATORS, Translator
 from dubbing.errors import BadSetting
+
+Kind = TypeVar("Kind", bound=Engine)
 
 _HOW = "Name of an engine; or a saved block, as its type's slug and its name: "
 
@@ -46,7 +48,7 @@ class Profile(Block):
     def engines(self) -> Engines:
         """
         Raises:
-            BadSetting: there is no such engine or block.
+            BadSetting: there is no such engine or block, or one of its settings can't be.
         """
         return Engines(
             _engine(SEPARATORS, "separator", self.separator),
@@ -82,14 +84,39 @@ def profile_named(name: str | None, **others: str | None) -> Profile:
     return profile.model_copy(update={family: engine for family, engine in others.items() if engine})
 
 
+def made(family: str, kind: type[Kind]) -> Kind:
+    """An engine with its usual settings, which the environment has a part in.
+
+    Raises:
+        BadSetting: one of them can't be.
+    """
+    try:
+        return kind()
+    except ValidationError as error:
+        raise _refusal(f"{family} {kind.engine_name}", error) from None
+
+
+def _refusal(name: str, error: ValidationError) -> BadSetting:
+    """In one line, without what was refused: it may be a secret."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in found)
+    return BadSetting(f"{name}: {said}")
+
+
 def _engine(table: Mapping[str, type[Engine]], family: str, name: str) -> Any:
     if name in table:
-        return table[name]()
+        return made(family, table[name])
     slug, _, saved = name.partition("/")
     kinds: dict[str, Any] = {kind.get_block_type_slug(): kind for kind in table.values()}
     if saved and slug in kinds:
         try:
             return kinds[slug].load(saved)
+        except ValidationError as error:
+            raise _refusal(f"{family} {name}", error) from None
         except ValueError as error:
             raise BadSetting(f"{family} {name}: Prefect has no such block") from error
+        except RuntimeError as error:  # Prefect's own, about settings that its block's class refuses
+            if isinstance(error.__cause__, ValidationError):
+                raise _refusal(f"{family} {name}", error.__cause__) from None
+            raise
     raise BadSetting(f"{family} {name}: it is none of {', '.join(table)}, nor a saved block such as {next(iter(kinds))}/NAME")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
+import scipy.signal
 
 from blocks.engine import Engine
 from dubbing import audio
@@ -21,10 +22,13 @@ CLONE = "lecturer"  # the voice of whoever speaks the line in the lesson
 SLOWEST = 3.0  # characters a second: slower speech has a hole or a loop in it
 FASTEST = 40.0  # faster speech has lost words
 FEWEST_CHARACTERS = 15  # that those two rates mean anything for; fewer may take as long as these at their slowest
-QUIETEST = 0.01  # peak of a clip: below it nothing was said
-LOUD = 0.9  # peak of a clip that may have been clipped, even if it was turned down a little since
+QUIETEST = 0.01  # peak of a clip, from its mean: below it nothing was said
+LOUD = 0.7  # peak of a clip that may have been clipped, even if it was turned down a little since
 MOST_CLIPPED = 0.001  # of a clip's samples: more is heard as distortion
+FLATTEST = 0.5  # of the mean spectrum, geometric by arithmetic mean: white noise has 1, sentences of Kokoro 0.05 to 0.11
 SILENT = "the clip is silent"
+BROKEN = "the clip has samples that are no numbers"
+NO_SPEECH = (SILENT, BROKEN)  # what is refused, whatever else a clip has
 
 
 class Speech(NamedTuple):
@@ -153,7 +157,9 @@ def doubts_of(text: str, samples: np.ndarray, sample_rate: int) -> tuple[str, ..
     >>> doubts_of("A sentence of some length.", np.zeros(48_000, dtype=np.float32), 24_000)
     ('the clip is silent',)
     """
-    if float(np.abs(samples).max(initial=0.0)) < QUIETEST:
+    if not np.isfinite(samples).all():
+        return (BROKEN,)
+    if not len(samples) or float(np.abs(samples - samples.mean()).max()) < QUIETEST:
         return (SILENT,)
     duration = len(audio.trim_silence(samples, sample_rate)) / sample_rate
     found = []
@@ -162,7 +168,16 @@ def doubts_of(text: str, samples: np.ndarray, sample_rate: int) -> tuple[str, ..
         found.append(f"{duration:.1f} s for {len(text)} characters")
     if (clipped := _clipped(samples)) > MOST_CLIPPED:
         found.append(f"{clipped:.1%} of the samples are clipped")
+    if _flatness(samples) > FLATTEST:
+        found.append("it is noise")
     return tuple(found)
+
+
+def _flatness(samples: np.ndarray) -> float:
+    """How even the spectrum is, from 0 to 1; Wiener entropy."""
+    _, power = scipy.signal.welch(samples, nperseg=min(512, len(samples)))
+    power = power[1:] + 1e-20  # without the mean
+    return float(np.exp(np.log(power).mean()) / power.mean()) if len(power) else 0.0
 
 
 def _clipped(samples: np.ndarray) -> float:

@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 from dubbing import encoders, weights
 from dubbing.errors import CoursedubError
 from dubbing.processors import memory_limits, usable_processors
+from dubbing.services import ollama_tag
 
 State = Literal["ok", "missing", "broken"]
 
@@ -384,7 +385,7 @@ def ollama(address: str, model: str, required: bool = True) -> Finding:
         return Finding("Services", "Ollama", "missing", str(error), restart, required)
     if status != 200 or not isinstance(tags, dict) or not isinstance(tags.get("models"), list):
         return Finding("Services", "Ollama", "broken", f"what answers at {shown(address)} is not Ollama", restart, required)
-    wanted = model if ":" in model else f"{model}:latest"
+    wanted = ollama_tag(model)
     if wanted not in {entry.get("name") for entry in tags["models"] if isinstance(entry, dict)}:
         return Finding("Services", "Ollama", "missing", f"{shown(address)} has no model {wanted}", f"ollama pull {wanted}", required)
     return Finding("Services", "Ollama", "ok", f"{wanted}, {shown(address)}", "", required)

@@ -416,9 +416,10 @@ def _copy(options: argparse.Namespace) -> int:
 
 
 def _voices(options: argparse.Namespace) -> int:
+    from blocks.profiles import made
     from blocks.speech import SPEECH_ENGINES, SpeechChain
 
-    engines = [engine() for name, engine in SPEECH_ENGINES.items() if name != SpeechChain.engine_name]
+    engines = [made("speech", engine) for name, engine in SPEECH_ENGINES.items() if name != SpeechChain.engine_name]
     speaking = [engine for engine in engines if engine.voices(options.language)]
     if not speaking:
         SpeechChain().check(options.language, None)

@@ -27,13 +27,11 @@ from blocks.engine import Engine
 from blocks.profiles import PROFILES, Profile
 from blocks.store import default_store, open_store
 from dubbing import machine, weights
-from dubbing.errors import CoursedubError
+from dubbing.errors import BadSetting, CoursedubError
 from dubbing.machine import Finding, State
 from dubbing.places import user_cache
+from dubbing.services import CHATTERBOX, OLLAMA_MODEL, OLLAMA_PORT, ollama_address, plain_address
 
-CHATTERBOX = "http://127.0.0.1:8001"
-OLLAMA = "http://127.0.0.1:11434"
-OLLAMA_MODEL = "qwen2.5:14b"
 WORKER = "http://127.0.0.1:8002"  # the health check of the GPU server's Prefect worker: systemd/coursedub-worker.service
 WORKER_NAME = f"gpu-{socket.gethostname()}"
 POOL = "gpu"
@@ -51,17 +49,25 @@ class Addresses(NamedTuple):
     """Where the services of the GPU server are."""
 
     chatterbox: str = CHATTERBOX
-    ollama: str = OLLAMA
+    ollama: str = f"http://127.0.0.1:{OLLAMA_PORT}"
     ollama_model: str = OLLAMA_MODEL
     worker: str = WORKER
 
     @classmethod
     def from_environment(cls) -> Addresses:
-        """As the GPU server's /etc/coursedub/worker.env has them."""
-        ollama = os.environ.get("OLLAMA_HOST") or OLLAMA
+        """As the GPU server's /etc/coursedub/worker.env has them.
+
+        Raises:
+            BadSetting: what is there is no address.
+        """
+        try:
+            chatterbox = plain_address("COURSEDUB_CHATTERBOX", os.environ.get("COURSEDUB_CHATTERBOX") or CHATTERBOX)
+            ollama = ollama_address()
+        except ValueError as error:
+            raise BadSetting(str(error)) from None
         return cls(
-            os.environ.get("COURSEDUB_CHATTERBOX") or CHATTERBOX,
-            ollama if "://" in ollama else f"http://{ollama}",
+            chatterbox,
+            ollama,
             os.environ.get("COURSEDUB_OLLAMA_MODEL") or OLLAMA_MODEL,
             os.environ.get("COURSEDUB_WORKER") or WORKER,
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from blocks.profiles import made
 from blocks.speech import SPEECH_ENGINES
 from blocks.store import Store, file_digest, open_store
 from dubbing import media, sources
@@ -79,7 +80,7 @@ def _check_voice(dubbed: Dubbed, voice: str) -> None:
     Raises:
         BadSetting: no engine that spoke the lesson has the voice.
     """
-    engines = [SPEECH_ENGINES[name]() for name in dubbed.spoken_by if name in SPEECH_ENGINES] or [SPEECH_ENGINES["kokoro"]()]
+    engines = [made("speech", SPEECH_ENGINES[name]) for name in dubbed.spoken_by if name in SPEECH_ENGINES] or [SPEECH_ENGINES["kokoro"]()]
     if not any(voice in engine.voices(dubbed.language) for engine in engines):
         engines[0].check(dubbed.language, voice)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from blocks.speech import SpeechEngine
-from blocks.speech_engine import CLONE, Sample, doubts_of
+from blocks.speech_engine import CLONE, NO_SPEECH, Sample, doubts_of
 from blocks.store import Store
 from dubbing import audio
 from dubbing.edits import spoken_text
@@ -15,7 +15,7 @@ from dubbing.lesson import Cast, Clip, Clips, Noun, TranslatedLine, Translation,
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 2
+VERSION = 3
 
 
 class _Spoken(Noun):
@@ -127,6 +127,8 @@ def _spoken_by(
         except EngineRefused as refusal:
             return _Spoken(refusal=str(refusal))
         doubts = dict.fromkeys((*speech.doubts, *doubts_of(text, speech.samples, speech.sample_rate)))
+        if none := [doubt for doubt in doubts if doubt in NO_SPEECH]:
+            return _Spoken(refusal=f"{engine.engine_name}: {none[0]}")
         samples = audio.trim_silence(speech.samples, speech.sample_rate)
         with store.scratch() as folder:
             audio.write_clip(folder / "clip.wav", samples, speech.sample_rate)

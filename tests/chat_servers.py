@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -41,13 +42,27 @@ class Hangs(NamedTuple):
     """Nothing is ever said."""
 
 
+class GoesOn(NamedTuple):
+    """An answer that never ends: a little of it is sent again and again."""
+
+    part: bytes
+    pause: float = 0.05  # seconds between two
+
+
 class Page(NamedTuple):
     """What another server would say that happens to be at the address."""
 
     html: str
 
 
-Move = Says | Refuses | BreaksOff | Hangs | Page
+class Nonsense(NamedTuple):
+    """Bytes that are no answer, with status 200."""
+
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+Move = Says | Refuses | BreaksOff | Hangs | Page | Nonsense | GoesOn
 
 
 class ChatServer:
@@ -135,6 +150,10 @@ class ChatServer:
                 request.close_connection = True
             case Page(html):
                 _send(request, 200, html.encode(), "text/html")
+            case GoesOn(part, pause):
+                self._go_on(request, part, pause)
+            case Nonsense(content, headers):
+                _send(request, 200, content, "application/json", headers)
             case Says(content, finished):
                 text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
                 if request.path == "/api/chat":
@@ -151,6 +170,16 @@ class ChatServer:
                     request.end_headers()
                     request.wfile.write(content.encode())
                     request.close_connection = True
+
+    def _go_on(self, request: BaseHTTPRequestHandler, part: bytes, pause: float) -> None:
+        request.close_connection = True
+        request.send_response(200)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        with suppress(OSError):  # it hangs up
+            while not self._leaving.wait(pause):
+                request.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
 
     def _translated(self, body: dict[str, Any]) -> Any:
         lines = json.loads(body["messages"][-1]["content"])

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
+import blocks.answers
 from blocks.ollama import SMALLEST_CONTEXT, OllamaTranslator
 from blocks.openai_server import OpenAITranslator
 from blocks.translator import ChatTranslator
-from dubbing.errors import BadSetting, PassingFault
+from dubbing.errors import BadSetting, CoursedubError, PassingFault
 from dubbing.keys import digest
 from dubbing.lesson import Term, TranslatedLine, Utterance
 from dubbing.translating import Window
-from tests.chat_servers import DIGEST, BreaksOff, ChatServer, Hangs, Move, Page, Refuses, Says
+from tests.chat_servers import DIGEST, BreaksOff, ChatServer, GoesOn, Hangs, Move, Nonsense, Page, Refuses, Says
 
 LECTURE = {
     "Красный свет поворачивает меньше.": "Red light turns less.",
@@ -234,10 +235,54 @@ def test_a_secret_shapes_no_key_and_is_not_shown() -> None:
     assert "sk-secret" not in repr(with_key) + json.dumps(with_key.fingerprint())
 
 
-@pytest.mark.parametrize("address", ["localhost:8000", "ftp://host/v1", "https://user:key@host/v1", "https://host/v1?key=1"])
-def test_an_address_that_is_none_or_holds_a_secret_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match="base_url"):
+@pytest.mark.parametrize(
+    "address", ["localhost:8000/hunter2", "ftp://host/hunter2", "https://a:hunter2@host/v1", "https://host/v1?k=hunter2"]
+)
+def test_an_address_that_is_none_or_holds_a_secret_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="base_url") as given:
         OpenAITranslator(base_url=address)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(ValueError, match="OPENAI_BASE_URL") as found:
+        OpenAITranslator()
+    assert "hunter2" not in str(given.value) + str(found.value)
+
+
+@pytest.mark.parametrize("address", ["http://a:hunter2@host", "a:hunter2@host", "http://host?k=hunter2", "hunter2:99999"])
+def test_so_it_is_with_ollama(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="host: ") as given:
+        OllamaTranslator(host=address)
+    monkeypatch.setenv("OLLAMA_HOST", address)
+    with pytest.raises(ValueError, match="OLLAMA_HOST: ") as found:
+        OllamaTranslator()
+    assert "hunter2" not in str(given.value) + str(found.value)
+
+
+@pytest.mark.parametrize(("engine", "variable"), [(OllamaTranslator, "OLLAMA"), (OpenAITranslator, "OPENAI")], ids=["ollama", "openai"])
+def test_an_empty_variable_means_the_usual_model(engine: type[Any], variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(f"COURSEDUB_{variable}_MODEL", raising=False)
+    usual = engine().model
+    monkeypatch.setenv(f"COURSEDUB_{variable}_MODEL", "")
+    assert engine().model == usual != ""
+
+
+def test_ollamas_address_may_be_given_as_ollama_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ChatServer(LECTURE.get) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.address.replace("http://127.0.0.1", "0.0.0.0"))
+        translator = OllamaTranslator(model="qwen2.5:14b")
+        assert translator.address == server.address
+        assert [line.text for line in translated(translator)] == GOOD
+
+
+@every_block
+def test_a_key_that_a_server_repeats_is_not_told(block: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hunter2-very-long")
+    monkeypatch.setenv("OLLAMA_API_KEY", "sk-hunter2-very-long")
+    for status in (400, 500):
+        said = f"{'x' * 180} header Authorization: Bearer sk-hunter2-very-long is too much"
+        error = said if block is ollama else {"message": said}
+        with ChatServer(LECTURE.get, Refuses(status, error)) as server, pytest.raises(CoursedubError) as told:
+            block(server, retries=0).ask("", "{}", {"type": "object", "properties": {}})
+        assert "xxx" in str(told.value) and "hunter2" not in str(told.value)
 
 
 @pytest.mark.parametrize("translator", [OllamaTranslator(), OpenAITranslator()], ids=["ollama", "openai"])
@@ -290,6 +335,35 @@ def test_a_server_that_hangs_is_given_up(block: Any) -> None:
     assert server.address in str(told.value) and "2 s" in str(told.value)
 
 
+ENDLESS = {
+    "a letter at a time": GoesOn(b" "),
+    "a token at a time": GoesOn(b'{"model": "m", "message": {"role": "assistant", "content": "a"}, "done": false}\n'),
+}
+
+
+@every_block
+@pytest.mark.parametrize("answer", ENDLESS)
+def test_an_answer_that_goes_on_and_on_is_given_up_in_time(block: Any, answer: str) -> None:
+    with ChatServer(LECTURE.get, ENDLESS[answer]) as server, pytest.raises(PassingFault, match="no answer in 2 s") as told:
+        translated(block(server, timeout=2.0, retries=0))
+    assert server.address in str(told.value)
+
+
+@every_block
+def test_an_answer_that_is_too_large_is_given_up(block: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks.answers, "LARGEST", 100_000)
+    with ChatServer(LECTURE.get, GoesOn(b" " * 50_000, 0.0)) as server, pytest.raises(PassingFault) as told:
+        translated(block(server, retries=0))
+    assert server.address in str(told.value)
+
+
+def test_ollama_is_not_asked_again_after_it_used_up_its_time() -> None:
+    with ChatServer(LECTURE.get, Hangs()) as server:
+        with pytest.raises(PassingFault, match="no answer in 2 s"):
+            translated(ollama(server, timeout=2.0, retries=3))
+        assert len(server.asked("/api/chat")) == 1
+
+
 @pytest.mark.parametrize(
     "translator",
     [
@@ -310,6 +384,41 @@ def test_another_server_at_the_address_is_told(block: Any) -> None:
     page = Page("<html>It works!</html>")
     with ChatServer(LECTURE.get, page, page, page) as server, pytest.raises(PassingFault, match="protocol"):
         translated(block(server))
+
+
+def chosen(choice: Any) -> Nonsense:
+    return Nonsense(json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": choice}).encode())
+
+
+NONSENSE = {
+    "no gzip": Nonsense(b"certainly not compressed", {"Content-Encoding": "gzip"}),
+    "brackets without end": Nonsense(b"[" * 200_000),
+    "a list": Nonsense(b"[1, 2]"),
+    "a number": Nonsense(b"3"),
+    "null": Nonsense(b"null"),
+    "an error of no shape": Nonsense(b'{"error": {"a": [1]}}'),
+    "an empty choice": chosen([{}]),
+    "no choice": chosen([]),
+    "a choice of no shape": chosen({"a": 1}),
+    "content of no shape": chosen([{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ["a"]}}]),
+    "a message of no shape": chosen([{"index": 0, "finish_reason": "stop", "message": "hello"}]),
+}
+
+
+@every_block
+@pytest.mark.parametrize("answer", NONSENSE)
+def test_an_answer_that_makes_no_sense_is_a_fault_of_the_server(block: Any, answer: str) -> None:
+    with ChatServer(LECTURE.get, *[NONSENSE[answer]] * 2) as server, pytest.raises(PassingFault) as told:
+        translated(block(server, retries=1))
+    assert server.address in str(told.value)
+
+
+@every_block
+@pytest.mark.parametrize("error", ["[" * 200_000, ["a"], {"message": ["a"]}, None], ids=["brackets", "list", "message of no shape", "null"])
+def test_a_refusal_that_makes_no_sense_is_a_fault_of_the_server(block: Any, error: Any) -> None:
+    with ChatServer(LECTURE.get, *[Refuses(500, error)] * 2) as server, pytest.raises(PassingFault) as told:
+        translated(block(server, retries=1))
+    assert server.address in str(told.value)
 
 
 # OpenAI's protocol in its dialects

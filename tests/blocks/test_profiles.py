@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from blocks.chatterbox import Chatterbox
 from blocks.demucs import DemucsSeparator
 from blocks.profiles import PROFILES, Profile, profile_named
 from blocks.speech_chain import SpeechChain
@@ -47,6 +48,36 @@ def test_profiles_and_engines_with_settings_of_their_own_are_saved_in_prefect() 
         assert isinstance(engines.speech, SpeechChain) and engines.speech.mixing
         assert [part.engine_name for part in engines.speech.engines()] == ["kokoro"]
         assert isinstance(engines.separator, DemucsSeparator)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "http://host:99999", "http://anna:hunter2@host"])
+@pytest.mark.parametrize(
+    ("family", "engine", "variable", "words"),
+    [
+        ("speech", "chatterbox", "COURSEDUB_CHATTERBOX", "speech chatterbox: address: "),
+        ("speech", "chain", "COURSEDUB_CHATTERBOX", "speech chain: address: "),
+        ("translator", "openai", "OPENAI_BASE_URL", "translator openai: base_url: "),
+        ("translator", "ollama", "OLLAMA_HOST", "translator ollama: host: "),
+    ],
+)
+def test_a_setting_of_the_environment_that_cannot_be_is_refused_in_one_line(
+    family: str, engine: str, variable: str, words: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (engine, address) == ("ollama", "nonsense"):
+        address = "non sense"  # a name without a blank may be a machine's
+    monkeypatch.setenv(variable, address)
+    with pytest.raises(BadSetting, match=f"^{words}") as refused:
+        profile_named("cpu", **{family: engine}).engines()
+    said = str(refused.value)
+    assert variable in said and address not in said and "hunter2" not in said and "\N{REPLACEMENT CHARACTER}" not in said
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_saved_engine_with_a_setting_that_cannot_be_is_refused_too() -> None:
+    Chatterbox.model_construct(address="http://anna:hunter2@host").save("old", overwrite=True)
+    with pytest.raises(BadSetting, match=r"^speech coursedub-chatterbox/old: address: ") as refused:
+        profile_named("cpu", speech="coursedub-chatterbox/old").engines()
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.usefixtures("prefect_server")

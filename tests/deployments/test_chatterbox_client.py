@@ -8,6 +8,8 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ import pytest
 import soundfile
 from chatterbox_service.errors import ModelFailed, NoSpeech, OutOfMemory
 
+import blocks.answers
 import blocks.chatterbox
 from blocks.chatterbox import Chatterbox
 from blocks.speech_engine import CLONE, Sample
@@ -244,6 +247,7 @@ def played() -> Iterator[Played]:
     """A server that answers what it is told to, after a health that is good."""
     asked: list[str] = []
     answers: list[tuple[int, dict[str, str], bytes]] = []
+    leaving = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -265,7 +269,10 @@ def played() -> Iterator[Played]:
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            for part in [body] if "X-Slow" not in headers else (body[n : n + 1] for n in range(len(body))):
+                self.wfile.write(part)
+                if leaving.wait(float(headers.get("X-Slow", 0))):
+                    break
 
         def log_message(self, *arguments: Any) -> None:
             pass
@@ -273,6 +280,7 @@ def played() -> Iterator[Played]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield Played(f"http://127.0.0.1:{server.server_port}", asked, answers)
+    leaving.set()
     server.shutdown()
     server.server_close()
 
@@ -288,6 +296,8 @@ GOOD = (200, {}, spoken())
 NONSENSE = {
     "no JSON": b"<html>hello</html>",
     "another JSON": b"[1, 2]",
+    "brackets without end": b"[" * 200_000,
+    "null": b"null",
     "no sound": json.dumps({"audio_base64": "aGVsbG8=", "sample_rate": 24_000}).encode(),
     "no base64": json.dumps({"audio_base64": "***", "sample_rate": 24_000}).encode(),
     "no samples": spoken(seconds=0.0),
@@ -307,6 +317,34 @@ class TestWorseServices:
             Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
         assert len(played.asked) == blocks.chatterbox.TRIES
 
+    def test_an_answer_that_drips_is_given_up_in_time(self, played: Played) -> None:
+        played.answers[:] = [(200, {"X-Slow": "0.05"}, spoken())]  # hours of it
+        with pytest.raises(ServiceDown, match=f"no answer from {played.address} in 2 s"):
+            Chatterbox(address=played.address, timeout=2).synthesize(TEXT, "en", "default", 0)
+        assert len(played.asked) == 1
+
+    def test_an_answer_that_is_too_large_is_nonsense(self, played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(blocks.answers, "LARGEST", 100_000)
+        played.answers[:] = [GOOD]
+        with pytest.raises(ServiceDown, match="an answer that makes no sense"):
+            Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
+
+    def test_bytes_that_are_not_packed_as_they_say_are_nonsense_too(self, played: Played) -> None:
+        played.answers[:] = [(200, {"Content-Encoding": "gzip"}, b"certainly not compressed")]
+        with pytest.raises(ServiceDown, match="an answer that makes no sense"):
+            Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"[" * 200_000, b"null", b'{"error": [1]}', b'{"error": {"code": [], "message": {}}}'],
+        ids=["brackets", "null", "a list", "no code"],
+    )
+    def test_a_refusal_that_makes_no_sense_is_a_service_that_is_down(self, played: Played, body: bytes) -> None:
+        for status in (400, 500):
+            played.answers[:] = [(status, {}, body)]
+            with pytest.raises((ServiceDown, EngineRefused), match=r"^chatterbox: "):
+                Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
+
     @pytest.mark.parametrize("fault", [(500, {}, b"oops"), (502, {}, b""), (0, {}, b"")], ids=["500", "502", "broken off"])
     def test_a_fault_that_passes_costs_a_pause(self, played: Played, fault: tuple[int, dict[str, str], bytes]) -> None:
         played.answers[:] = [fault, GOOD]
@@ -319,6 +357,30 @@ class TestWorseServices:
         played.answers[:] = [(503, {"Retry-After": "7"}, busy), GOOD]
         Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
         assert len(slept) == 1 and 7 <= slept[0] <= 9
+
+    @pytest.mark.parametrize("status", [429, 503])
+    @pytest.mark.parametrize("after", [None, "0", "soon", "Thu, 01 Jan 1970 00:00:00 GMT", "-1"])
+    def test_one_that_does_not_say_when_is_asked_ever_less_often(
+        self, played: Played, monkeypatch: pytest.MonkeyPatch, after: str | None, status: int
+    ) -> None:
+        slept: list[float] = []
+        monkeypatch.setattr(blocks.chatterbox.time, "sleep", slept.append)
+        monkeypatch.setattr(blocks.chatterbox, "FIRST_PAUSE", 0.5)
+        away = (status, {} if after is None else {"Retry-After": after}, b"<h1>Service Unavailable</h1>")
+        played.answers[:] = [*[away] * 8, GOOD]
+        Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
+        assert len(slept) == 8 and slept[0] >= 0.3 and slept[-1] >= 6
+
+    def test_it_may_say_when_by_a_date(self, played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+        slept: list[float] = []
+        monkeypatch.setattr(blocks.chatterbox.time, "sleep", slept.append)
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=200), usegmt=True)
+        played.answers[:] = [(503, {"Retry-After": date}, b""), GOOD]
+        Chatterbox(address=played.address).synthesize(TEXT, "en", "default", 0)
+        assert len(slept) == 1 and 100 <= slept[0] <= 250
+        played.answers[:] = [(503, {"Retry-After": date}, b"")]
+        with pytest.raises(ServiceDown, match="status 503"):
+            Chatterbox(address=played.address, patience=60).synthesize(TEXT, "en", "default", 0)
 
     def test_another_server_at_the_address_is_not_taken_for_it(self, played: Played) -> None:
         played.answers[:] = [(404, {}, b"<h1>Not found</h1>")]
@@ -340,10 +402,17 @@ class TestRevision:
             Chatterbox(address=running.address, revision="0123").synthesize(TEXT, "en", "default", 0)
 
 
-@pytest.mark.parametrize("address", ["", "127.0.0.1:8001", "ftp://host", "http://", "http://host:99999", "http://host/?x=1"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(ValueError, match="address"):
+@pytest.mark.parametrize(
+    "address", ["", "127.0.0.1:8001", "ftp://host", "http://", "http://host:99999", "http://host/?x=1", "http://anna:hunter2@host"]
+)
+def test_an_address_that_is_none_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="address") as refused:
         Chatterbox(address=address)
+    if address:
+        monkeypatch.setenv("COURSEDUB_CHATTERBOX", address)
+        with pytest.raises(ValueError, match="COURSEDUB_CHATTERBOX"):
+            Chatterbox()
+    assert "hunter2" not in str(refused.value)
 
 
 def test_the_environment_may_say_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,18 @@ def test_unknown_weights_are_refused(capsys: pytest.CaptureFixture[str]) -> None
     assert "whisper-base" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "verb", [["voices", "es"], ["doctor", "--profile", "gpu"], ["plan", "x.mp4", "--speech", "chatterbox"]], ids=" ".join
+)
+def test_a_bad_address_in_the_environment_is_one_line(
+    verb: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COURSEDUB_CHATTERBOX", "http://anna:hunter2@host")
+    assert command_line.main(verb) == errors.BadSetting.exit_code
+    said = capsys.readouterr().err
+    assert "COURSEDUB_CHATTERBOX" in said and "hunter2" not in said and len(said.splitlines()) == 1
+
+
 def test_voices_are_listed_by_language(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["voices", "es"]) == 0
     listed = capsys.readouterr().out.splitlines()

@@ -126,11 +126,21 @@ def test_options_of_can_serve_are_refused_without_it(options: list[str], capsys:
 def test_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "anna:very-secret")
-    monkeypatch.setenv("OLLAMA_HOST", "http://anna:very-secret@127.0.0.1:9")
     with temporary_settings({PREFECT_API_URL: "http://anna:very-secret@127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
         told_to_machine = told(capsys, "--profile", "gpu", "--store", "s3://anna:very-secret@bucket/x")[1]
         command_line.main(["doctor", "--can-serve"])
     assert "very-secret" not in json.dumps(told_to_machine) + capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variable", ["OLLAMA_HOST", "COURSEDUB_CHATTERBOX"])
+@pytest.mark.parametrize("options", [[], ["--profile", "gpu"], ["--can-serve"]], ids=["cpu", "gpu", "can serve"])
+def test_an_address_with_a_secret_in_it_is_refused_by_its_variable(
+    variable: str, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, "http://anna:very-secret@127.0.0.1:9")
+    assert command_line.main(["doctor", *options]) == BadSetting.exit_code
+    said = capsys.readouterr()
+    assert variable in said.err and len(said.err.splitlines()) == 1 and "very-secret" not in said.out + said.err
 
 
 # --- the store

@@ -122,6 +122,16 @@ class TestAChain:
         assert [clip.instead_of for clip in clips.lines] == [None, "player: can't say two"] * 2
         assert [clip.voice for clip in clips.lines] == ["flute", "oboe"] * 2 and clips.refused == {}
 
+    @pytest.mark.parametrize(("sample", "why"), [(np.nan, "the clip has samples that are no numbers"), (0.5, "the clip is silent")])
+    def test_what_is_no_speech_is_a_refusal(self, store: Store, sample: float, why: str) -> None:
+        class Spoilt(Player):
+            def synthesize(self, text: str, language: str, voice: str, seed: int) -> Speech:
+                speech = super().synthesize(text, language, voice, seed)
+                return speech._replace(samples=np.full_like(speech.samples, sample)) if "two" in text else speech
+
+        clips = spoken(store, SpeechChain(chain=[Spoilt(), Second()]))
+        assert [clip.instead_of for clip in clips.lines] == [None, f"player: {why}"] * 2
+
     def test_where_voices_may_be_mixed_it_speaks_that_line_only(self, store: Store) -> None:
         clips = spoken(store, SpeechChain(chain=[Player(cannot=("two",)), Second()], mixing=True))
         assert by(clips) == "p s p p"
