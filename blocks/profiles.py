@@ -27,6 +27,14 @@ class Engines(NamedTuple):
     translator: Translator
     speech: SpeechEngine
 
+    def each(self) -> tuple[Engine, ...]:
+        """Every engine that works in the run: of a chain each one."""
+        return (self.separator, self.recogniser, self.translator, *self.speech.engines())
+
+    def weights_names(self) -> tuple[str, ...]:
+        """Catalogue names of the weights that they load, each once."""
+        return tuple(dict.fromkeys(name for engine in self.each() for name in engine.weights_names()))
+
     def close(self) -> None:
         for engine in self:
             engine.close()

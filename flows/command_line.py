@@ -144,7 +144,8 @@ def _parser() -> argparse.ArgumentParser:
 
     models = verbs.add_parser("weights", help="list or fetch the models' weights", description="List the models' weights, or fetch them.")
     models.add_argument("action", nargs="?", choices=["list", "fetch"], default="list")
-    models.add_argument("names", nargs="*", metavar="name", help="which to fetch (default: those of the built-in engines)")
+    models.add_argument("names", nargs="*", metavar="name", help="which (default: list all, fetch those of the built-in engines)")
+    models.add_argument("--profile", metavar="NAME", help="those that the engines of a profile load: cpu, gpu, or a block saved in Prefect")
     models.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     models.set_defaults(run=_weights)
 
@@ -431,16 +432,21 @@ def _voices(options: argparse.Namespace) -> int:
 def _weights(options: argparse.Namespace) -> int:
     from flows.terminal import download_bar
 
+    names = list(options.names)
+    if options.profile:
+        from blocks.profiles import profile_named
+
+        names += profile_named(options.profile).engines().weights_names()
+    chosen = [weights.find(name) for name in dict.fromkeys(names)]
     if options.action == "fetch":
-        wanted = [weights.find(name) for name in options.names] or [entry for entry in weights.catalogue() if entry.built_in]
-        for entry in wanted:
+        for entry in chosen or [entry for entry in weights.catalogue() if entry.built_in]:
             with download_bar(entry.name, show=sys.stderr.isatty()) as progress:
                 folder = weights.folder_of(entry.name, progress)
             if not options.json:
                 print(f"{entry.name}: {folder}")
     listed = [
         {"name": entry.name, "what": entry.what, "licence": entry.licence, "megabytes": round(entry.size / 1e6, 1), "present": here}
-        for entry in weights.catalogue()
+        for entry in chosen or weights.catalogue()
         for here in [weights.is_present(entry.name)]
     ]
     if options.json:

@@ -400,9 +400,9 @@ stop_server() {
 fetch_models() {
     [ -f "$(model_manifest "$model")" ] || change "Ollama's model $model" fetch_model "$model"
     local listed='not fetched'
-    [ ! -x $OPT/pipeline/bin/coursedub ] || listed=$(as_worker $OPT/pipeline/bin/coursedub weights)
+    [ ! -x $OPT/pipeline/bin/coursedub ] || listed=$(as_worker $OPT/pipeline/bin/coursedub weights list --profile gpu)
     if [[ $listed == *'not fetched'* ]]; then
-        change "the pipeline's weights" as_worker $OPT/pipeline/bin/coursedub weights fetch
+        change "the pipeline's weights" as_worker $OPT/pipeline/bin/coursedub weights fetch --profile gpu
     fi
     if [ ! -x $OPT/chatterbox/bin/python ] || ! as_chatterbox -c "$CHATTERBOX_WEIGHTS_THERE"; then
         change "Chatterbox's weights" as_chatterbox -c "$CHATTERBOX_FETCH"
