@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import httpx
 from prefect.blocks.core import Block
 from pydantic import Field
 
@@ -77,7 +78,7 @@ def profile_named(name: str | None, **others: str | None) -> Profile:
         others: engines in place of the profile's.
 
     Raises:
-        BadSetting: Prefect has no such block.
+        BadSetting: Prefect has no such block, or can't be reached.
     """
     name = name or os.environ.get("COURSEDUB_PROFILE") or "cpu"
     profile = PROFILES.get(name)
@@ -86,6 +87,8 @@ def profile_named(name: str | None, **others: str | None) -> Profile:
             loaded: Any = Profile.load(name.removeprefix(f"{Profile.get_block_type_slug()}/"))
         except ValueError as error:
             raise BadSetting(f"profile {name}: it is none of {', '.join(PROFILES)}, and Prefect has no such block") from error
+        except (httpx.HTTPError, RuntimeError) as error:
+            raise BadSetting(f"profile {name}: it is none of {', '.join(PROFILES)}, and Prefect's server can't be reached") from error
         profile = loaded
     return profile.model_copy(update={family: engine for family, engine in others.items() if engine})
 

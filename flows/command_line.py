@@ -157,9 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument(
         "--profile",
-        choices=["cpu", "gpu"],
-        default="cpu",
-        help="what is required: the engines that are built in (default), or those of the GPU server",
+        metavar="NAME",
+        help="whose engines are required: cpu, gpu, or a block saved in Prefect (default: COURSEDUB_PROFILE, else cpu)",
     )
     doctor.add_argument("--store", metavar="STORE", help=_STORE_HELP)
     doctor.add_argument("--can-serve", action="store_true", help="only whether the GPU server can take a lesson now")

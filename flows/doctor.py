@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 import httpx
@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blocks.engine import Engine
-from blocks.profiles import PROFILES, Profile
+from blocks.profiles import Engines, profile_named
 from blocks.store import default_store, open_store
 from dubbing import machine, weights
 from dubbing.errors import CoursedubError
@@ -67,14 +67,18 @@ class Addresses(NamedTuple):
         )
 
 
-def doctor(profile: Literal["cpu", "gpu"], store: str | None, addresses: Addresses) -> Iterator[Finding]:
-    """All findings for a machine that shall run the engines of this profile, in the order that they are told in."""
-    on_gpu = profile == "gpu"
-    chosen = list(_engines(PROFILES[profile]))
+def doctor(profile: str | None, store: str | None, addresses: Addresses) -> Iterator[Finding]:
+    """All findings for a machine that shall run the engines of this profile (`blocks.profiles`), in the order that they are told in.
+
+    Raises:
+        BadSetting: there is no such profile.
+    """
+    engines = profile_named(profile).engines()
+    chosen, on_gpu = engines.each(), _want_gpu(engines)
     yield machine.python()
     yield from machine.extras(_extras_of(chosen, store or default_store()))
     yield from machine.ffmpeg()
-    yield from machine.capacity(profile)
+    yield from machine.capacity("gpu" if on_gpu else "cpu")
     yield _temporary_disk()
     yield machine.disk("weights", weights.cache_folder(), "export COURSEDUB_WEIGHTS=…")
     yield from _store_disk(store)
@@ -83,12 +87,12 @@ def doctor(profile: Literal["cpu", "gpu"], store: str | None, addresses: Address
         yield machine.torch()
     for engine in chosen:
         yield _engine(engine)
-    needed = {name for engine in chosen for name in engine.weights_names()}
-    yield from machine.weights_here((entry.name for entry in weights.catalogue()), needed)
+    yield from machine.weights_here((entry.name for entry in weights.catalogue()), engines.weights_names())
     yield from _store(store)
     yield from _prefect(required=on_gpu)
-    yield machine.ollama(addresses.ollama, addresses.ollama_model, required=on_gpu)
-    yield machine.chatterbox(addresses.chatterbox, on_gpu, required=on_gpu)
+    named = {engine.engine_name for engine in chosen}
+    yield machine.ollama(addresses.ollama, addresses.ollama_model, required="ollama" in named)
+    yield machine.chatterbox(addresses.chatterbox, on_gpu, required="chatterbox" in named)
 
 
 def can_serve(addresses: Addresses, without_worker: bool) -> Iterator[Finding]:
@@ -162,10 +166,10 @@ def _line(finding: Finding) -> Table:
 # --- What needs more than a look at the machine
 
 
-def _engines(profile: Profile) -> Iterator[Engine]:
-    """The engines of a profile, of a chain each one."""
-    engines = profile.engines()
-    yield from (engines.separator, engines.recogniser, engines.translator, *engines.speech.engines())
+def _want_gpu(engines: Engines) -> bool:
+    """Whether one of them computes on a GPU here: it is told to, or takes what there is and is made for one, as all on torch are."""
+    devices = [(getattr(engine, "device", "cpu"), "torch" in engine.packages) for engine in engines.each()]
+    return ("auto", True) in devices or any(device == "cuda" for device, _ in devices)
 
 
 def _extras_of(engines: Iterable[Engine], store: str) -> set[str]:

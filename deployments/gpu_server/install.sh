@@ -202,6 +202,8 @@ OLLAMA_HOST=127.0.0.1:11434
 COURSEDUB_OLLAMA_MODEL=$model
 COURSEDUB_CHATTERBOX=http://127.0.0.1:8001
 COURSEDUB_WORKER=http://127.0.0.1:8002
+# Engines of a lesson that names none itself
+COURSEDUB_PROFILE=gpu
 END
     write_settings worker.env coursedub <<'END'
 # The worker's settings and secrets. Fill in, then: sudo systemctl restart coursedub-worker

@@ -243,6 +243,7 @@ def test_coursedub_on_the_server_runs_as_the_worker_with_its_settings(installed:
     user, environment = run.output.split(" ", 1)
     assert f"coursedub:x:{user}:" in text(installed, "/etc/passwd")
     assert "'COURSEDUB_STORE': 's3://a bucket/$HOME`id`'" in environment
+    assert "'COURSEDUB_PROFILE': 'gpu'" in environment, "a lesson that names no engines gets this server's"
     assert "'OLLAMA_HOST': '127.0.0.1:11434'" in environment and "'HOME': '/var/lib/coursedub'" in environment
 
 

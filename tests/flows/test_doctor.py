@@ -14,6 +14,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from blocks.demucs import DemucsSeparator
+from blocks.profiles import Profile
 from blocks.store import Store
 from dubbing.errors import BadSetting
 from dubbing.machine import Finding
@@ -30,7 +32,7 @@ NOWHERE = "http://127.0.0.1:9"
 def of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither store, weights nor services of this machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("COURSEDUB_STORE", "COURSEDUB_WEIGHTS"):
+    for name in ("COURSEDUB_STORE", "COURSEDUB_WEIGHTS", "COURSEDUB_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("COURSEDUB_CHATTERBOX", "OLLAMA_HOST", "COURSEDUB_WORKER"):
         monkeypatch.setenv(name, NOWHERE)
@@ -102,6 +104,35 @@ def test_the_gpu_profile_asks_for_the_gpu_its_engines_and_its_services(no_server
     assert "demucs" in named(gpu, "demucs")["detail"] and "whisperx" in named(gpu, "whisperx")["detail"]
     assert {named(gpu, engine)["topic"] for engine in ("ollama", "chatterbox", "kokoro")} == {"Engines"}
     assert named(gpu, "Prefect")["state"] == "missing" and "PREFECT_API_URL" in named(gpu, "Prefect")["detail"]
+
+
+def test_without_a_profile_it_is_the_one_that_runs_have(
+    no_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COURSEDUB_PROFILE", "gpu")
+    assert named(told(capsys)[1], "GPU")["required"]
+    assert not named(told(capsys, "--profile", "cpu")[1], "GPU")["required"]
+
+
+def test_what_a_saved_profile_requires_follows_from_its_engines(prefect_server: None, capsys: pytest.CaptureFixture[str]) -> None:
+    DemucsSeparator(device="cpu").save("slow", overwrite=True)
+    for name, profile, wanted in (
+        ("spoken", Profile(speech="chatterbox"), {"Chatterbox"}),
+        ("translated", Profile(translator="ollama", separator="coursedub-demucs/slow"), {"Ollama", "htdemucs"}),
+        ("parted", Profile(separator="demucs"), {"GPU", "htdemucs"}),
+    ):
+        profile.save(name, overwrite=True)
+        report = told(capsys, "--profile", name)[1]
+        required = {key for key in ("GPU", "Ollama", "Chatterbox", "htdemucs") if named(report, key)["required"]}
+        assert required == wanted, name
+
+
+def test_a_profile_that_there_is_none_of_is_refused_in_one_line(prefect_server: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["doctor", "--profile", "nobodys"]) == BadSetting.exit_code
+    with temporary_settings({PREFECT_API_URL: f"{NOWHERE}/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        assert command_line.main(["doctor", "--profile", "nobodys"]) == BadSetting.exit_code
+    unknown, unreachable = capsys.readouterr().err.splitlines()
+    assert "Prefect has no such block" in unknown and "can't be reached" in unreachable
 
 
 def test_an_engine_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
