@@ -14,9 +14,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from blocks.chatterbox import Chatterbox
 from blocks.demucs import DemucsSeparator
 from blocks.profiles import Profile
+from blocks.separation import SpleeterSeparator
 from blocks.store import Store
+from dubbing import machine
 from dubbing.errors import BadSetting
 from dubbing.machine import Finding
 from flows import command_line, doctor
@@ -36,6 +39,19 @@ def of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for name in ("COURSEDUB_CHATTERBOX", "OLLAMA_HOST", "COURSEDUB_WORKER"):
         monkeypatch.setenv(name, NOWHERE)
+
+
+@pytest.fixture
+def gpu_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What install.sh leaves, as far as doctor looks at it."""
+    folder = tmp_path / "server"
+    for name in ("coursedub/worker.env", "units/coursedub-ollama.service", "units/coursedub-chatterbox.service", "bin/coursedub"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    monkeypatch.setattr(machine, "SETTINGS", folder / "coursedub")
+    monkeypatch.setattr(machine, "UNITS", folder / "units")
+    monkeypatch.setattr(machine, "WRAPPER", folder / "bin" / "coursedub")
+    return folder
 
 
 @pytest.fixture
@@ -65,7 +81,7 @@ def test_each_finding_has_a_state_a_reason_and_what_mends_it(no_server: None, ca
         assert (finding["mend"] != "") >= (finding["state"] == "missing" and finding["required"]), finding
     in_the_way = {finding["name"] for finding in report["findings"] if finding["required"] and finding["state"] != "ok"}
     assert {"whisper-base", "spleeter-2stems", "kokoro-82m-int8"} <= in_the_way
-    assert named(report, "whisper-base")["mend"] == "coursedub weights fetch whisper-base"
+    assert named(report, "whisper-base")["mend"] == f"{machine.own_command()} weights fetch whisper-base"
 
 
 def test_it_changes_nothing(no_server: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,9 +116,8 @@ def test_the_gpu_profile_asks_for_the_gpu_its_engines_and_its_services(no_server
     _, gpu = told(capsys, "--profile", "gpu")
     for name in ("GPU", "Ollama", "Chatterbox"):
         assert (named(cpu, name)["required"], named(gpu, name)["required"]) == (False, True)
-    assert named(cpu, "spleeter")["state"] == "ok"
     assert "demucs" in named(gpu, "demucs")["detail"] and "whisperx" in named(gpu, "whisperx")["detail"]
-    assert {named(gpu, engine)["topic"] for engine in ("ollama", "chatterbox", "kokoro")} == {"Engines"}
+    assert named(cpu, "faster-whisper")["topic"] == named(gpu, "whisperx")["topic"] == "Engines"
     assert named(gpu, "Prefect")["state"] == "missing" and "PREFECT_API_URL" in named(gpu, "Prefect")["detail"]
 
 
@@ -135,17 +150,67 @@ def test_a_profile_that_there_is_none_of_is_refused_in_one_line(prefect_server: 
     assert "Prefect has no such block" in unknown and "can't be reached" in unreachable
 
 
+class Odd(SpleeterSeparator):
+    """An engine that needs the extra s3."""
+
+    _block_type_slug = "coursedub-odd"
+    engine_name = "odd"
+    packages = ("s3fs",)
+    extra = "s3"
+
+
 def test_an_engine_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    from blocks.separation import SpleeterSeparator
-
-    class Other(SpleeterSeparator):
-        _block_type_slug = "other-spleeter"
-        packages = ("s3fs",)
-
-    monkeypatch.setattr(doctor.machine, "version_of", lambda package: "")
-    finding = doctor._engine(Other())
+    monkeypatch.setattr(machine, "version_of", lambda package: "")
+    (finding,) = doctor._packages([Odd()])
     assert finding.mend == f"{sys.executable} -m pip install 'coursedub[s3]'"
     assert finding.detail == "not installed: s3fs"
+
+
+def test_an_engine_whose_package_is_of_the_wrong_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "wrong_versions", lambda extra: [f"{extra} is 1, wanted is >=2"])
+    (finding,) = doctor._packages([Odd()])
+    assert (finding.state, finding.detail) == ("broken", "s3 is 1, wanted is >=2")
+
+
+def test_a_service_has_no_row_that_can_not_fail() -> None:
+    assert list(doctor._packages([Chatterbox()])) == []
+
+
+def test_what_is_missing_is_told_once(
+    no_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A package that an engine needs is neither told again as an extra nor as torch; what has no GPU needs no word on torch."""
+    version_of = machine.version_of
+    monkeypatch.setattr(machine, "version_of", lambda name: "" if name in ("demucs", "whisperx", "torch", "s3fs") else version_of(name))
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    put(tmp_path, "nvidia-smi", "NVIDIA GeForce RTX 4090, 24564, 1000, 570.133.20\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    report = told(capsys, "--profile", "gpu", "--store", "s3://bucket/x")[1]
+    names = {finding["name"] for finding in report["findings"]}
+    assert {"demucs", "whisperx", "GPU"} <= names
+    assert not {"extra demucs", "extra whisperx", "extra s3", "torch"} & names
+    store = named(report, "store")
+    assert (store["state"], store["mend"]) == ("missing", f"{sys.executable} -m pip install 'coursedub[s3]'")
+
+
+def test_cures_are_those_of_the_machine(no_server: None, gpu_server: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = {name: named(told(capsys, "--profile", "gpu")[1], name)["mend"] for name in ("Prefect", "Ollama", "Chatterbox", "htdemucs")}
+    assert there == {
+        "Prefect": f"sudoedit {gpu_server}/coursedub/worker.env",
+        "Ollama": "sudo systemctl restart coursedub-ollama",
+        "Chatterbox": "sudo systemctl restart coursedub-chatterbox",
+        "htdemucs": "sudo coursedub weights fetch htdemucs",
+    }
+
+
+def test_no_cure_names_what_this_machine_lacks(no_server: None, capsys: pytest.CaptureFixture[str]) -> None:
+    if machine.is_gpu_server():
+        pytest.skip("this is the GPU server")
+    report = told(capsys, "--profile", "gpu")[1]
+    served = told(capsys, "--can-serve")[1]
+    cures = [finding["mend"] for finding in report["findings"] + served["findings"]]
+    assert any("PREFECT_API_URL" in cure for cure in cures)
+    assert [cure for cure in cures if "systemctl" in cure or "sudoedit" in cure or cure.startswith(("sudo coursedub", "nvidia-smi"))] == []
 
 
 @pytest.mark.parametrize("options", [["--wait", "5"], ["--without-worker"]])
