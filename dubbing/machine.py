@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import httpx
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from dubbing import encoders, weights
 from dubbing.errors import CoursedubError
@@ -360,6 +359,15 @@ def weights_here(names: Iterable[str], required: Iterable[str]) -> Iterator[Find
             yield Finding("Weights", name, "broken", f"{error.filename}: {error.strerror}", "", name in required)
         else:
             yield Finding("Weights", name, "ok", f"verified, {folder}", "", name in required)
+
+
+def weights_present(names: Iterable[str]) -> Finding:
+    """Whether these weights are there, by their sizes alone: reading gigabytes takes long, and who loads them verifies them."""
+    names = list(names)
+    if lacking := [name for name in names if not weights.is_present(name)]:
+        fetch = f"{own_command()} weights fetch {' '.join(lacking)}"
+        return Finding("Weights", "weights", "missing", f"not here, or cut off: {', '.join(lacking)}", fetch)
+    return Finding("Weights", "weights", "ok", ", ".join(names) or "none are needed")
 
 
 # --- Services

@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--profile",
         metavar="NAME",
-        help="whose engines are required: cpu, gpu, or a block saved in Prefect (default: COURSEDUB_PROFILE, else cpu)",
+        help="whose engines are required: cpu, gpu, or a block saved in Prefect (default: COURSEDUB_PROFILE, else cpu, or gpu with --can-serve)",
     )
     doctor.add_argument("--store", metavar="STORE", help=_STORE_HELP)
     doctor.add_argument("--can-serve", action="store_true", help="only whether the GPU server can take a lesson now")
@@ -467,7 +467,7 @@ def _doctor(options: argparse.Namespace) -> int:
     addresses = Addresses.from_environment()
     findings: Iterable[Finding]
     if options.can_serve:
-        findings = waited(lambda: can_serve(addresses, options.without_worker), options.wait)
+        findings = waited(lambda: can_serve(options.profile, options.store, addresses, options.without_worker), options.wait)
         verdict, good, bad = "can_serve", "This server can serve", "This server can't serve"
     else:
         findings = doctor(options.profile, options.store, addresses)

@@ -95,11 +95,24 @@ def doctor(profile: str | None, store: str | None, addresses: Addresses) -> Iter
     yield machine.chatterbox(addresses.chatterbox, on_gpu, required="chatterbox" in named)
 
 
-def can_serve(addresses: Addresses, without_worker: bool) -> Iterator[Finding]:
-    """What has to be so for the GPU server to take a lesson now. `without_worker`: for what starts the worker when all else is ready."""
+def can_serve(profile: str | None, store: str | None, addresses: Addresses, without_worker: bool) -> Iterator[Finding]:
+    """What has to be so for the GPU server to take a lesson now.
+
+    Args:
+        profile: of the lesson; None is COURSEDUB_PROFILE, else `gpu`.
+        without_worker: for what starts the worker when all else is ready.
+
+    Raises:
+        BadSetting: there is no such profile.
+    """
+    engines = profile_named(profile or os.environ.get("COURSEDUB_PROFILE") or "gpu").engines()
     yield from machine.gpu(required=True)
+    yield from _torch()
+    yield from _packages(engines.each())
+    yield machine.weights_present(engines.weights_names())
     yield _temporary_disk()
     yield machine.disk("files in work", user_cache())
+    yield from _store(store)
     yield machine.ollama(addresses.ollama, addresses.ollama_model)
     yield machine.chatterbox(addresses.chatterbox, on_gpu=True)
     if not without_worker:

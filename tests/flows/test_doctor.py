@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from blocks.chatterbox import Chatterbox
 from blocks.demucs import DemucsSeparator
-from blocks.profiles import Profile
+from blocks.profiles import PROFILES, Profile
 from blocks.separation import SpleeterSeparator
 from blocks.store import Store
-from dubbing import machine
+from dubbing import machine, weights
 from dubbing.errors import BadSetting
 from dubbing.machine import Finding
 from flows import command_line, doctor
@@ -318,11 +318,60 @@ def test_a_server_that_is_not_there_is_told() -> None:
 # --- whether the server can serve
 
 
+CUDA = "2.8.0 12.8 True"
+
+
+def install_played(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Packages, a torch that sees CUDA, and files as large as the weights of the GPU profile."""
+    patch.setattr(machine, "version_of", lambda package: "3.9")
+    patch.setattr(machine, "wrong_versions", lambda extra: [])
+    play_torch(patch, CUDA)
+    patch.setenv("COURSEDUB_WEIGHTS", str(folder / "weights"))
+    for name in PROFILES["gpu"].engines().weights_names():
+        for file in weights.find(name).files:
+            path = folder / "weights" / name / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as out:
+                out.truncate(file.size)  # takes no room
+
+
+def play_torch(patch: pytest.MonkeyPatch, says: str) -> None:
+    output = machine._output
+    patch.setattr(machine, "_output", lambda program, *words: (says, "") if program == sys.executable else output(program, *words))
+
+
+def faults(folder: Path) -> dict[str, Callable[[pytest.MonkeyPatch], None]]:
+    """By the one finding that tells of it, what a server that looked well can lack."""
+
+    def lose_package(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(machine, "version_of", lambda package: "" if package == "demucs" else "3.9")
+
+    return {
+        "torch": lambda patch: play_torch(patch, "2.8.0 None False"),
+        "demucs": lose_package,
+        "weights": lambda patch: patch.setenv("COURSEDUB_WEIGHTS", str(folder / "none")),
+        "store": lambda patch: patch.setenv("COURSEDUB_STORE", str(folder / "nvidia-smi")),
+        "Ollama": lambda patch: patch.setenv("COURSEDUB_OLLAMA_MODEL", "another"),
+    }
+
+
+def test_weights_count_as_there_when_every_file_is_as_large_as_it_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_played(monkeypatch, tmp_path)
+    names = PROFILES["gpu"].engines().weights_names()
+    assert machine.weights_present(names).state == "ok"
+    file = next((tmp_path / "weights" / "whisper-large-v3").glob("*.bin"))
+    with file.open("r+b") as out:
+        out.truncate(1000)
+    found = machine.weights_present(names)
+    assert found.state == "missing" and found.mend.endswith("weights fetch whisper-large-v3")
+
+
 def test_a_server_can_serve_when_nothing_is_missing_and_says_what_is(
     prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path, "nvidia-smi", "NVIDIA GeForce RTX 4090, 24564, 1000, 570.133.20\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    install_played(monkeypatch, tmp_path)
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="gpu", type="process"))
     try:
@@ -343,8 +392,13 @@ def test_a_server_can_serve_when_nothing_is_missing_and_says_what_is(
             code, report = told(capsys, "--can-serve")
             assert (code, report["can_serve"], named(report, "worker")["state"]) == (1, False, "missing")
             assert told(capsys, "--can-serve", "--without-worker")[0] == 0
-            monkeypatch.setenv("COURSEDUB_OLLAMA_MODEL", "another")
-            assert told(capsys, "--can-serve", "--without-worker")[0] == 1
+            for name, damage in faults(tmp_path).items():
+                with monkeypatch.context() as patch:
+                    damage(patch)
+                    code, report = told(capsys, "--can-serve", "--without-worker")
+                in_the_way = [finding["name"] for finding in report["findings"] if finding["required"] and finding["state"] != "ok"]
+                assert (code, in_the_way) == (1, [name])
+            assert told(capsys, "--can-serve", "--without-worker")[0] == 0
     finally:
         with get_client(sync_client=True) as client:
             client.delete_work_pool("gpu")
