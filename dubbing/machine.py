@@ -199,7 +199,7 @@ def _picture_encoders(mend: str) -> Iterator[Finding]:
     no_nvenc, no_x264 = encoders.failure_of(encoders.NVENC), encoders.failure_of(encoders.X264)
     detail = no_nvenc or "encoded a clip"
     yield Finding("Sound and picture", f"encoder {encoders.NVENC}", "missing" if no_nvenc else "ok", detail, required=False)
-    detail = no_x264 or ("encoded a clip" if no_nvenc is None else "encoded a clip; used where a picture changes")
+    detail = no_x264 or "encoded a clip"
     yield Finding(
         *("Sound and picture", f"encoder {encoders.X264}", "missing" if no_x264 else "ok", detail, mend if no_x264 else ""),
         required=no_nvenc is not None,

@@ -74,6 +74,7 @@ def test_ffmpeg_of_this_machine_does_what_is_asked_of_it() -> None:
     found = by_name(machine.ffmpeg())
     assert [finding for finding in found.values() if finding.stands_in_the_way] == []
     assert found["filter rubberband"].state == "ok"
+    assert found["encoder libx264"].detail == "encoded a clip", "no stage encodes a picture, and none is promised"
 
 
 def test_without_ffmpeg_it_is_said_once_and_how_to_get_it(programs: Path) -> None:
