@@ -158,7 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--profile",
         metavar="NAME",
-        help="whose engines are required: cpu, gpu, or a block saved in Prefect (default: COURSEDUB_PROFILE, else cpu, or gpu with --can-serve)",
+        help="whose engines are required: cpu, gpu, or a block saved in Prefect (default: COURSEDUB_PROFILE, else cpu; gpu with "
+        "--can-serve)",
     )
     doctor.add_argument("--store", metavar="STORE", help=_STORE_HELP)
     doctor.add_argument("--can-serve", action="store_true", help="only whether the GPU server can take a lesson now")
