@@ -29,6 +29,8 @@ class OpenAITranslator(ChatTranslator):
     _block_type_name = "Coursedub OpenAI-compatible translator"
     _block_type_slug = "coursedub-openai-translator"
     engine_name: ClassVar[str] = "openai"
+    packages_without_effect: ClassVar[tuple[str, ...]] = ("openai",)
+    extra: ClassVar[str] = "openai"
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"api_key", "timeout", "retries"})
 
     base_url: str = Field(
@@ -118,10 +120,9 @@ class OpenAITranslator(ChatTranslator):
 
     def _connected(self) -> Any:
         if self._client is None:
-            try:
-                import openai
-            except ImportError:
-                raise BadSetting("translator openai: its client is not installed (pip install 'coursedub[openai]')") from None
+            self.require_packages()
+            import openai
+
             key = self.api_key.get_secret_value() if self.api_key else os.environ.get("OPENAI_API_KEY")
             self._client = openai.OpenAI(base_url=self.base_url, api_key=key or "none", timeout=self.timeout, max_retries=self.retries)
         return self._client

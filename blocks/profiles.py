@@ -71,6 +71,11 @@ PROFILES = {
 }
 
 
+def name_of_profile(name: str | None, otherwise: str = "cpu") -> str:
+    """The name that is given, else COURSEDUB_PROFILE, else what is taken otherwise."""
+    return name or os.environ.get("COURSEDUB_PROFILE") or otherwise
+
+
 def profile_named(name: str | None, **others: str | None) -> Profile:
     """The profile of this name: `cpu`, `gpu`, or a block saved in Prefect. None is COURSEDUB_PROFILE, else `cpu`.
 
@@ -80,7 +85,7 @@ def profile_named(name: str | None, **others: str | None) -> Profile:
     Raises:
         BadSetting: Prefect has no such block, or can't be reached.
     """
-    name = name or os.environ.get("COURSEDUB_PROFILE") or "cpu"
+    name = name_of_profile(name)
     profile = PROFILES.get(name)
     if profile is None:
         try:

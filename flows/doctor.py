@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blocks.engine import Engine
-from blocks.profiles import Engines, profile_named
+from blocks.profiles import Engines, name_of_profile, profile_named
 from blocks.store import default_store, open_store
 from dubbing import machine, weights
 from dubbing.errors import CoursedubError
@@ -105,7 +105,7 @@ def can_serve(profile: str | None, store: str | None, addresses: Addresses, with
     Raises:
         BadSetting: there is no such profile.
     """
-    engines = profile_named(profile or os.environ.get("COURSEDUB_PROFILE") or "gpu").engines()
+    engines = profile_named(name_of_profile(profile, otherwise="gpu")).engines()
     yield from machine.gpu(required=True)
     yield from _torch()
     yield from _packages(engines.each())
@@ -194,16 +194,17 @@ def _torch() -> Iterator[Finding]:
 def _packages(engines: Iterable[Engine]) -> Iterator[Finding]:
     """The packages of each engine that needs any."""
     for engine in engines:
-        if not engine.packages:
+        packages = (*engine.packages, *engine.packages_without_effect)
+        if not packages:
             continue
-        lacking = [package for package in engine.packages if not machine.version_of(package)]
+        lacking = [package for package in packages if not machine.version_of(package)]
         wrong = machine.wrong_versions(engine.extra)
         if lacking or wrong:
             detail = "; ".join([f"not installed: {', '.join(lacking)}"] * bool(lacking) + wrong)
             mend = machine.install(engine.extra) if engine.extra else "make setup"
             yield Finding("Engines", engine.engine_name, "missing" if lacking else "broken", detail, mend)
         else:
-            versions = ", ".join(f"{package} {machine.version_of(package)}" for package in engine.packages)
+            versions = ", ".join(f"{package} {machine.version_of(package)}" for package in packages)
             yield Finding("Engines", engine.engine_name, "ok", versions)
 
 

@@ -244,7 +244,8 @@ def test_the_network_is_loaded_for_the_processors_that_may_be_used(monkeypatch: 
         def to(self, device: str) -> Model:
             return self
 
-        eval = lambda self: self
+        def eval(self) -> Model:
+            return self
 
     set_to: list[int] = []
     monkeypatch.setitem(sys.modules, "demucs", ModuleType("demucs"))
