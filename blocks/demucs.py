@@ -37,7 +37,7 @@ class DemucsSeparator(Separator, LocalEngine):
 
     segment: float = Field(default=7.8, ge=demucs.SHORTEST, le=7.8, description="Seconds it looks at; less takes less memory.")
     device: devices.Device = Field(default="auto", description="auto: CUDA, then MPS, then the CPU.")
-    threads: int = Field(default=0, ge=0, description="On the CPU; 0: as many as torch takes.")
+    threads: int = Field(default=0, ge=0, description="On the CPU; 0: all processors this process may use.")
 
     def weights_names(self) -> tuple[str, ...]:
         return (WEIGHTS,)

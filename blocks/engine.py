@@ -6,7 +6,7 @@ transcription, translation, speech) is one module with a base class of its own b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
@@ -34,6 +34,8 @@ class Engine(Block):
 
     engine_name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
+    packages_without_effect: ClassVar[tuple[str, ...]] = ()
+    """That it needs too, and whose version shapes nothing: a server's client."""
     extra: ClassVar[str] = ""
     """Of this project, that installs the packages; empty for what is always there."""
     settings_without_effect: ClassVar[frozenset[str]] = frozenset()
@@ -64,8 +66,12 @@ class Engine(Block):
         Raises:
             BadSetting: it is not installed.
         """
-        if self.extra and (missing := [package for package in self.packages if _installed_version(package) == "not installed"]):
-            raise BadSetting(f"{self.engine_name}: not installed here: {', '.join(missing)}; pip install 'coursedub[{self.extra}]' does it")
+        require_packages([self])
+
+    def missing_packages(self) -> list[str]:
+        """What its extra would install and isn't installed here."""
+        needed = (*self.packages, *self.packages_without_effect) if self.extra else ()
+        return [package for package in needed if _installed_version(package) == "not installed"]
 
     def close(self) -> None:
         """Free the model's memory. The engine loads it again when next used."""
@@ -97,6 +103,23 @@ class LocalEngine(Engine):
 
     def close(self) -> None:
         residence.close(self)
+
+
+def require_packages(engines: Iterable[Engine], profile: str = "") -> None:
+    """
+    Args:
+        profile: that the engines are of, for the message.
+
+    Raises:
+        BadSetting: packages of these engines are not installed; it names them all, and the one command that installs them.
+    """
+    lacking = [(engine, missing) for engine in engines if (missing := engine.missing_packages())]
+    if lacking:
+        names = ", ".join(engine.engine_name for engine, _ in lacking)
+        packages = ", ".join(dict.fromkeys(package for _, missing in lacking for package in missing))
+        extras = ",".join(dict.fromkeys(engine.extra for engine, _ in lacking))
+        look = f"; `coursedub doctor --profile {profile}` tells what else is missing" if profile else ""
+        raise BadSetting(f"{names}: not installed here: {packages}; pip install 'coursedub[{extras}]' does it{look}")
 
 
 def _installed_version(package: str) -> str:

@@ -37,6 +37,8 @@ class OllamaTranslator(ChatTranslator):
     _block_type_name = "Coursedub Ollama translator"
     _block_type_slug = "coursedub-ollama-translator"
     engine_name: ClassVar[str] = "ollama"
+    packages_without_effect: ClassVar[tuple[str, ...]] = ("ollama",)
+    extra: ClassVar[str] = "ollama"
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"host", "keep_alive", "timeout", "retries", "retry_delay"})
 
     model: str = Field(
@@ -140,12 +142,10 @@ class OllamaTranslator(ChatTranslator):
 
     def _connected(self) -> Any:
         if self._client is None:
+            self.require_packages()
             import httpx
+            import ollama
 
-            try:
-                import ollama
-            except ImportError:
-                raise BadSetting("translator ollama: its client is not installed (pip install 'coursedub[ollama]')") from None
             timeout = httpx.Timeout(self.timeout, connect=min(10.0, self.timeout))
             self._client = ollama.Client(host=self.address, timeout=timeout, headers=HEADERS, event_hooks=bounds())
         return self._client

@@ -31,6 +31,8 @@ class OpenAITranslator(ChatTranslator):
     _block_type_name = "Coursedub OpenAI-compatible translator"
     _block_type_slug = "coursedub-openai-translator"
     engine_name: ClassVar[str] = "openai"
+    packages_without_effect: ClassVar[tuple[str, ...]] = ("openai",)
+    extra: ClassVar[str] = "openai"
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"api_key", "timeout", "retries"})
 
     base_url: str = Field(
@@ -125,10 +127,9 @@ class OpenAITranslator(ChatTranslator):
 
     def _connected(self) -> Any:
         if self._client is None:
-            try:
-                import openai
-            except ImportError:
-                raise BadSetting("translator openai: its client is not installed (pip install 'coursedub[openai]')") from None
+            self.require_packages()
+            import openai
+
             http = openai.DefaultHttpxClient()
             [library] = {kind.__module__.partition(".")[0] for kind in type(http).__mro__ if kind.__name__ == "Client"}
             http.event_hooks = bounds(sys.modules[library])  # httpx or, of late, its successor

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import httpx
 from prefect.blocks.core import Block
 from pydantic import Field, ValidationError
 
@@ -28,6 +29,14 @@ class Engines(NamedTuple):
     recogniser: Recogniser
     translator: Translator
     speech: SpeechEngine
+
+    def each(self) -> tuple[Engine, ...]:
+        """Every engine that works in the run: of a chain each one."""
+        return (self.separator, self.recogniser, self.translator, *self.speech.engines())
+
+    def weights_names(self) -> tuple[str, ...]:
+        """Catalogue names of the weights that they load, each once."""
+        return tuple(dict.fromkeys(name for engine in self.each() for name in engine.weights_names()))
 
     def close(self) -> None:
         for engine in self:
@@ -64,6 +73,11 @@ PROFILES = {
 }
 
 
+def name_of_profile(name: str | None, otherwise: str = "cpu") -> str:
+    """The name that is given, else COURSEDUB_PROFILE, else what is taken otherwise."""
+    return name or os.environ.get("COURSEDUB_PROFILE") or otherwise
+
+
 def profile_named(name: str | None, **others: str | None) -> Profile:
     """The profile of this name: `cpu`, `gpu`, or a block saved in Prefect. None is COURSEDUB_PROFILE, else `cpu`.
 
@@ -71,15 +85,17 @@ def profile_named(name: str | None, **others: str | None) -> Profile:
         others: engines in place of the profile's.
 
     Raises:
-        BadSetting: Prefect has no such block.
+        BadSetting: Prefect has no such block, or can't be reached.
     """
-    name = name or os.environ.get("COURSEDUB_PROFILE") or "cpu"
+    name = name_of_profile(name)
     profile = PROFILES.get(name)
     if profile is None:
         try:
             loaded: Any = Profile.load(name.removeprefix(f"{Profile.get_block_type_slug()}/"))
         except ValueError as error:
             raise BadSetting(f"profile {name}: it is none of {', '.join(PROFILES)}, and Prefect has no such block") from error
+        except (httpx.HTTPError, RuntimeError) as error:
+            raise BadSetting(f"profile {name}: it is none of {', '.join(PROFILES)}, and Prefect's server can't be reached") from error
         profile = loaded
     return profile.model_copy(update={family: engine for family, engine in others.items() if engine})
 

@@ -195,6 +195,7 @@ class WhisperX(WhisperRecogniser):
         self._notes.clear()
         aligner = self._aligner(spoken)
         self._have_models(aligner)
+        devices.set_torch_threads(self.threads)  # of the aligner and of pyannote; Whisper itself is told when it is loaded
         parts = 1.0 / (1 + bool(aligner) + self.diarised)  # of the work, about
         segments: list[_Recognised] = []
         for start, samples, share in with_shares(recording):
@@ -334,6 +335,7 @@ class WhisperX(WhisperRecogniser):
         """The words of each segment; none where it could not be aligned."""
         self.require_packages()
         device = devices.for_torch(self.device)
+        devices.set_torch_threads(self.threads)
         words: list[list[Word]] = []
         while len(words) < len(segments):
             try:

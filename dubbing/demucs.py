@@ -196,12 +196,10 @@ def load(checkpoint: Path, device: str, threads: int = 0) -> LoadedNetwork:
     Raises:
         WeightsRefused: it is no network with a stem for the voice, at 44.1 kHz.
     """
-    import torch
     from demucs.pretrained import get_model
     from demucs.repo import ModelLoadingError
 
-    if device == "cpu" and threads:
-        torch.set_num_threads(threads)
+    devices.set_torch_threads(threads)
     try:
         model = get_model(checkpoint.stem.split("-")[0], repo=checkpoint.parent)
     except (ModelLoadingError, KeyError, TypeError, AttributeError) as error:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, Literal
 
 from dubbing.errors import BadSetting
-from dubbing.processors import usable_memory
+from dubbing.processors import usable_memory, usable_processors
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 
@@ -40,6 +40,13 @@ def for_torch(wanted: Device) -> str:
 
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     return _chosen(wanted, [name for name, is_there in there.items() if is_there()], "torch")
+
+
+def set_torch_threads(threads: int) -> None:
+    """Threads that torch computes with on the CPU; 0: one for each processor this process may use. Torch itself counts the machine's."""
+    import torch
+
+    torch.set_num_threads(threads or usable_processors())
 
 
 def for_ctranslate2(wanted: Device) -> str:

@@ -1,5 +1,7 @@
 """Which encoder makes a picture: the GPU's (NVENC) where it really works, else the processor's.
 
+For pictures that are drawn on; nothing does yet: the lesson's own picture is copied as it is.
+
 ffmpeg lists `h264_nvenc` on machines that have no GPU, and where there is one its driver may be too old or all its sessions taken. So it
 is tried, with one small clip. Nothing else tells.
 """

@@ -6,6 +6,7 @@ finding holds a password, and an address is named without the one that may be in
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
@@ -18,7 +19,6 @@ from urllib.parse import urlsplit
 
 import httpx
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from dubbing import encoders, weights
 from dubbing.errors import CoursedubError
@@ -47,6 +47,11 @@ DISK = 20e9  # bytes: three hours of lesson as voice and background, 48 kHz floa
 TEMPORARY_DISK = 2e9  # bytes: large files are made where the store is; programs keep a little beside
 GPU_MEMORY = 15e9  # bytes: what is sold as 16 GB. The translator's 9 GB are the most that is held at once
 DRIVER = 525  # of NVIDIA: the first that runs CUDA 12
+# What deployments/gpu_server/install.sh leaves: a cure is told only on a machine that has what it names.
+UNITS = Path("/etc/systemd/system")
+SETTINGS = Path("/etc/coursedub")
+WRAPPER = Path("/usr/local/bin/coursedub")
+INSTALL = "sudo deployments/gpu_server/install.sh"
 PROGRAM_TIMEOUT = 30.0  # seconds
 SERVICE_TIMEOUT = 10.0
 
@@ -66,6 +71,37 @@ class Finding(NamedTuple):
         return self.required and self.state != "ok"
 
 
+# --- Cures
+
+
+def is_gpu_server() -> bool:
+    """Whether install.sh has set this machine up."""
+    return SETTINGS.is_dir() and WRAPPER.is_file()
+
+
+def own_command() -> str:
+    """How this program is called here."""
+    if is_gpu_server():
+        return f"sudo {PROJECT}"
+    beside = Path(sys.executable).with_name(PROJECT)
+    return PROJECT if shutil.which(PROJECT) or not beside.is_file() else str(beside)
+
+
+def install(extra: str) -> str:
+    """Brings an extra of this project. The GPU server's environment is what its lock says: there it is made anew."""
+    return INSTALL if is_gpu_server() else f"{sys.executable} -m pip install '{PROJECT}[{extra}]'"
+
+
+def set_here(otherwise: str) -> str:
+    """Where settings are made: on the GPU server in the file that the worker reads."""
+    return f"sudoedit {SETTINGS / 'worker.env'}" if is_gpu_server() else otherwise
+
+
+def restart(service: str, otherwise: str) -> str:
+    """Restarts a service of the GPU server's; what to do otherwise, where systemd knows none of that name."""
+    return f"sudo systemctl restart {service}" if (UNITS / f"{service}.service").is_file() else otherwise
+
+
 # --- Python and its packages
 
 
@@ -78,27 +114,22 @@ def python() -> Finding:
     return Finding("Python", "Python", "ok", f"{found}, {sys.executable}")
 
 
-def extras(wanted: Iterable[str]) -> Iterator[Finding]:
-    """The optional parts of this project: those in `wanted` have to be whole, the others may be missing."""
-    wanted = set(wanted)
+def extras(but: Iterable[str]) -> Iterator[Finding]:
+    """The optional parts of this project that nobody asked for; whoever needs the others tells of them."""
     declared = _extras()
     if declared is None:
         yield Finding("Python", PROJECT, "missing", "the project is not installed in this environment", "make setup")
         return
-    for extra in sorted({*declared, *wanted}):
-        if extra not in declared:
-            yield Finding("Python", f"extra {extra}", "missing", "this version of the project has no such extra", "git pull && make setup")
-            continue
-        lacking = [text for need in declared[extra] if (text := _lack(need))]
-        detail = ", ".join(lacking) or ", ".join(f"{need.name} {version_of(need.name)}" for need in declared[extra])
-        mend = f"{sys.executable} -m pip install '{PROJECT}[{extra}]'" if lacking else ""
-        yield Finding("Python", f"extra {extra}", "missing" if lacking else "ok", detail, mend, extra in wanted)
+    for extra in sorted({*declared} - {*but}):
+        lacks = [text for need in declared[extra] if (text := _lack(need))]
+        detail = ", ".join(lacks) or ", ".join(f"{need.name} {version_of(need.name)}" for need in declared[extra])
+        yield Finding("Python", f"extra {extra}", "missing" if lacks else "ok", detail, install(extra) if lacks else "", False)
 
 
-def extras_with(packages: Iterable[str]) -> set[str]:
-    """The extras that bring one of these packages."""
-    names = {canonicalize_name(package) for package in packages}
-    return {extra for extra, needs in (_extras() or {}).items() if any(canonicalize_name(need.name) in names for need in needs)}
+def wrong_versions(extra: str) -> list[str]:
+    """Of what is installed for an extra, what is not of a version that it asks for."""
+    needs = (_extras() or {}).get(extra, [])
+    return [text for need in needs if version_of(need.name) and (text := _lack(need))]
 
 
 def version_of(package: str) -> str:
@@ -168,9 +199,8 @@ def _picture_encoders(mend: str) -> Iterator[Finding]:
     """Each is tried with a small clip. One of them has to work."""
     no_nvenc, no_x264 = encoders.failure_of(encoders.NVENC), encoders.failure_of(encoders.X264)
     detail = no_nvenc or "encoded a clip"
-    hint = "" if no_nvenc is None else "nvidia-smi"
-    yield Finding("Sound and picture", f"encoder {encoders.NVENC}", "missing" if no_nvenc else "ok", detail, hint, required=False)
-    detail = no_x264 or ("encoded a clip" if no_nvenc is None else "encoded a clip; used where a picture changes")
+    yield Finding("Sound and picture", f"encoder {encoders.NVENC}", "missing" if no_nvenc else "ok", detail, required=False)
+    detail = no_x264 or "encoded a clip"
     yield Finding(
         *("Sound and picture", f"encoder {encoders.X264}", "missing" if no_x264 else "ok", detail, mend if no_x264 else ""),
         required=no_nvenc is not None,
@@ -266,7 +296,7 @@ def gpus() -> tuple[list[Gpu], str]:
 
 def gpu(required: bool) -> Iterator[Finding]:
     """The GPUs and their driver; required where the profile is for them."""
-    install = "sudo ubuntu-drivers install --gpgpu && sudo reboot"
+    install = _driver_from()
     found, reason = gpus()
     if not found:
         yield Finding("Machine", "GPU", "missing", reason, install if required else "", required)
@@ -281,20 +311,31 @@ def gpu(required: bool) -> Iterator[Finding]:
             yield Finding("Machine", "GPU", "ok", detail, "", required)
 
 
+def _driver_from() -> str:
+    """Installs NVIDIA's driver, by the distribution's own way."""
+    try:
+        distribution = platform.freedesktop_os_release().get("ID", "")
+    except OSError:
+        distribution = ""
+    if distribution == "debian":
+        return "sudo apt-get install nvidia-driver && sudo reboot"  # of its section non-free
+    if distribution == "ubuntu":
+        return "sudo apt-get install ubuntu-drivers-common && sudo ubuntu-drivers install --gpgpu && sudo reboot"
+    return ""
+
+
 def torch() -> Finding:
-    """Whether torch can compute on the GPU, which the driver's word alone doesn't promise."""
-    mend, install = f"{sys.executable} -c 'import torch; torch.zeros(1).cuda()'", f"{sys.executable} -m pip install torch"
+    """Whether torch, which is installed, can compute on the GPU, which the driver's word alone doesn't promise."""
+    again = INSTALL if is_gpu_server() else f"{sys.executable} -m pip install --force-reinstall torch"
     look = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
     said, reason = _output(sys.executable, "-c", look)  # in a process of its own: what it takes of the GPU goes with it
     if not said:
-        missing = "No module named 'torch'" in reason
-        return Finding(
-            "Machine", "torch", "missing" if missing else "broken", "not installed" if missing else reason, install if missing else mend
-        )
+        return Finding("Machine", "torch", "broken", reason, again)
     version, cuda, available = said.split()
     if available != "True":
-        why = "it is built for the processor alone" if cuda == "None" else f"CUDA {cuda} is not available to it"
-        return Finding("Machine", "torch", "broken", f"{version}: {why}", mend)
+        alone = cuda == "None"
+        why = "it is built for the processor alone" if alone else f"CUDA {cuda} is not available to it"
+        return Finding("Machine", "torch", "broken", f"{version}: {why}", again if alone else _driver_from())
     return Finding("Machine", "torch", "ok", f"{version}, CUDA {cuda}")
 
 
@@ -306,7 +347,7 @@ def weights_here(names: Iterable[str], required: Iterable[str]) -> Iterator[Find
     required = set(required)
     for name in names:
         entry = weights.find(name)
-        fetch = f"coursedub weights fetch {name}"
+        fetch = f"{own_command()} weights fetch {name}"
         if not weights.is_present(name):
             detail = f"{entry.size / 1e6:.0f} MB, fetched when first used"
             yield Finding("Weights", name, "missing", detail, fetch, name in required)
@@ -319,6 +360,15 @@ def weights_here(names: Iterable[str], required: Iterable[str]) -> Iterator[Find
             yield Finding("Weights", name, "broken", f"{error.filename}: {error.strerror}", "", name in required)
         else:
             yield Finding("Weights", name, "ok", f"verified, {folder}", "", name in required)
+
+
+def weights_present(names: Iterable[str]) -> Finding:
+    """Whether these weights are there, by their sizes alone: reading gigabytes takes long, and who loads them verifies them."""
+    names = list(names)
+    if lacking := [name for name in names if not weights.is_present(name)]:
+        fetch = f"{own_command()} weights fetch {' '.join(lacking)}"
+        return Finding("Weights", "weights", "missing", f"not here, or cut off: {', '.join(lacking)}", fetch)
+    return Finding("Weights", "weights", "ok", ", ".join(names) or "none are needed")
 
 
 # --- Services
@@ -359,47 +409,60 @@ def _ask(address: str) -> tuple[int, Any]:
 
 def chatterbox(address: str, on_gpu: bool, required: bool = True) -> Finding:
     """Whether the Chatterbox service at this address can speak."""
-    name, restart = "Chatterbox", "sudo systemctl restart coursedub-chatterbox" if required else ""
+    name, again = "Chatterbox", restart("coursedub-chatterbox", "export COURSEDUB_CHATTERBOX=…") if required else ""
     try:
         status, health = _ask(f"{address.rstrip('/')}/health")
     except _Unreachable as error:
-        return Finding("Services", name, "missing", str(error), restart, required)
+        return Finding("Services", name, "missing", str(error), again, required)
     if status != 200 or not isinstance(health, dict) or "status" not in health:
-        return Finding("Services", name, "broken", f"what answers at {shown(address)} is not the Chatterbox service", restart, required)
+        return Finding("Services", name, "broken", f"what answers at {shown(address)} is not the Chatterbox service", again, required)
     if health["status"] == "loading":
-        return Finding("Services", name, "broken", "the model is being loaded", "journalctl -fu coursedub-chatterbox", required)
+        return Finding(
+            "Services",
+            name,
+            "broken",
+            "the model is being loaded",
+            f"{own_command()} doctor --can-serve --wait 300" if is_gpu_server() else "",
+            required,
+        )
     if health["status"] != "healthy" or not health.get("model_loaded"):
         reason = " ".join(str(health.get("reason") or "the model is not loaded").split())
-        return Finding("Services", name, "broken", reason, restart, required)
+        return Finding("Services", name, "broken", reason, again, required)
     if on_gpu and health.get("device") == "cpu":
-        return Finding("Services", name, "broken", "it speaks on the processor: the GPU was not there when it started", restart, required)
+        return Finding("Services", name, "broken", "it speaks on the processor: the GPU was not there when it started", again, required)
     return Finding("Services", name, "ok", f"healthy on {health.get('device')}, {shown(address)}", "", required)
 
 
 def ollama(address: str, model: str, required: bool = True) -> Finding:
     """Whether Ollama is there and has the model."""
-    restart = "sudo systemctl restart coursedub-ollama" if required else ""
+    here = "ollama serve" if shutil.which("ollama") else "export OLLAMA_HOST=…"
+    again = restart("coursedub-ollama", here) if required else ""
     try:
         status, tags = _ask(f"{address.rstrip('/')}/api/tags")
     except _Unreachable as error:
-        return Finding("Services", "Ollama", "missing", str(error), restart, required)
+        return Finding("Services", "Ollama", "missing", str(error), again, required)
     if status != 200 or not isinstance(tags, dict) or not isinstance(tags.get("models"), list):
-        return Finding("Services", "Ollama", "broken", f"what answers at {shown(address)} is not Ollama", restart, required)
+        return Finding("Services", "Ollama", "broken", f"what answers at {shown(address)} is not Ollama", again, required)
     wanted = ollama_tag(model)
     if wanted not in {entry.get("name") for entry in tags["models"] if isinstance(entry, dict)}:
-        return Finding("Services", "Ollama", "missing", f"{shown(address)} has no model {wanted}", f"ollama pull {wanted}", required)
+        # The GPU server's own reaches nothing but that machine: the script fetches for it.
+        pull = f"ollama pull {wanted}" if shutil.which("ollama") else f'curl {shown(address)}/api/pull -d \'{{"model": "{wanted}"}}\''
+        fetch = f"{INSTALL} --model {wanted}" if (UNITS / "coursedub-ollama.service").is_file() else pull
+        return Finding("Services", "Ollama", "missing", f"{shown(address)} has no model {wanted}", fetch, required)
     return Finding("Services", "Ollama", "ok", f"{wanted}, {shown(address)}", "", required)
 
 
-def worker(address: str) -> Finding:
-    """Whether the Prefect worker of this machine lives and asks for work (its own health check, `--with-healthcheck`)."""
-    restart = "sudo systemctl restart coursedub-worker"
+def worker(address: str, start: str = "") -> Finding:
+    """Whether the Prefect worker of this machine lives and asks for work (its own health check, `--with-healthcheck`).
+
+    Args:
+        start: command that starts it where it is no service.
+    """
+    again = restart("coursedub-worker", start)
     try:
         status, _ = _ask(f"{address.rstrip('/')}/health")
     except _Unreachable as error:
-        return Finding("Services", "worker", "missing", str(error), restart)
+        return Finding("Services", "worker", "missing", str(error), again)
     if status != 200:
-        return Finding(
-            "Services", "worker", "broken", f"it has not asked for work for a while ({shown(address)} answers {status})", restart
-        )
+        return Finding("Services", "worker", "broken", f"it has not asked for work for a while ({shown(address)} answers {status})", again)
     return Finding("Services", "worker", "ok", f"asks for work, {shown(address)}")

@@ -144,7 +144,8 @@ def _parser() -> argparse.ArgumentParser:
 
     models = verbs.add_parser("weights", help="list or fetch the models' weights", description="List the models' weights, or fetch them.")
     models.add_argument("action", nargs="?", choices=["list", "fetch"], default="list")
-    models.add_argument("names", nargs="*", metavar="name", help="which to fetch (default: those of the built-in engines)")
+    models.add_argument("names", nargs="*", metavar="name", help="which (default: list all, fetch those of the built-in engines)")
+    models.add_argument("--profile", metavar="NAME", help="those that the engines of a profile load: cpu, gpu, or a block saved in Prefect")
     models.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     models.set_defaults(run=_weights)
 
@@ -156,9 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument(
         "--profile",
-        choices=["cpu", "gpu"],
-        default="cpu",
-        help="what is required: the engines that are built in (default), or those of the GPU server",
+        metavar="NAME",
+        help="whose engines are required: cpu, gpu, or a block saved in Prefect (default: COURSEDUB_PROFILE, else cpu; gpu with "
+        "--can-serve)",
     )
     doctor.add_argument("--store", metavar="STORE", help=_STORE_HELP)
     doctor.add_argument("--can-serve", action="store_true", help="only whether the GPU server can take a lesson now")
@@ -432,16 +433,21 @@ def _voices(options: argparse.Namespace) -> int:
 def _weights(options: argparse.Namespace) -> int:
     from flows.terminal import download_bar
 
+    names = list(options.names)
+    if options.profile:
+        from blocks.profiles import profile_named
+
+        names += profile_named(options.profile).engines().weights_names()
+    chosen = [weights.find(name) for name in dict.fromkeys(names)]
     if options.action == "fetch":
-        wanted = [weights.find(name) for name in options.names] or [entry for entry in weights.catalogue() if entry.built_in]
-        for entry in wanted:
+        for entry in chosen or [entry for entry in weights.catalogue() if entry.built_in]:
             with download_bar(entry.name, show=sys.stderr.isatty()) as progress:
                 folder = weights.folder_of(entry.name, progress)
             if not options.json:
                 print(f"{entry.name}: {folder}")
     listed = [
         {"name": entry.name, "what": entry.what, "licence": entry.licence, "megabytes": round(entry.size / 1e6, 1), "present": here}
-        for entry in weights.catalogue()
+        for entry in chosen or weights.catalogue()
         for here in [weights.is_present(entry.name)]
     ]
     if options.json:
@@ -463,7 +469,7 @@ def _doctor(options: argparse.Namespace) -> int:
     addresses = Addresses.from_environment()
     findings: Iterable[Finding]
     if options.can_serve:
-        findings = waited(lambda: can_serve(addresses, options.without_worker), options.wait)
+        findings = waited(lambda: can_serve(options.profile, options.store, addresses, options.without_worker), options.wait)
         verdict, good, bad = "can_serve", "This server can serve", "This server can't serve"
     else:
         findings = doctor(options.profile, options.store, addresses)

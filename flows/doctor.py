@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 import httpx
@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from blocks.engine import Engine
-from blocks.profiles import PROFILES, Profile
+from blocks.profiles import Engines, name_of_profile, profile_named
 from blocks.store import default_store, open_store
 from dubbing import machine, weights
 from dubbing.errors import BadSetting, CoursedubError
@@ -35,6 +35,7 @@ from dubbing.services import CHATTERBOX, OLLAMA_MODEL, OLLAMA_PORT, ollama_addre
 WORKER = "http://127.0.0.1:8002"  # the health check of the GPU server's Prefect worker: systemd/coursedub-worker.service
 WORKER_NAME = f"gpu-{socket.gethostname()}"
 POOL = "gpu"
+_START_WORKER = f"prefect worker start --pool {POOL} --type process --name {WORKER_NAME} --with-healthcheck"
 STORE_PATIENCE = 10.0  # seconds that a bucket may be out of reach
 PAUSE = 2.0  # seconds between two looks while waiting for a server that can serve
 
@@ -73,39 +74,55 @@ class Addresses(NamedTuple):
         )
 
 
-def doctor(profile: Literal["cpu", "gpu"], store: str | None, addresses: Addresses) -> Iterator[Finding]:
-    """All findings for a machine that shall run the engines of this profile, in the order that they are told in."""
-    on_gpu = profile == "gpu"
-    chosen = list(_engines(PROFILES[profile]))
+def doctor(profile: str | None, store: str | None, addresses: Addresses) -> Iterator[Finding]:
+    """All findings for a machine that shall run the engines of this profile (`blocks.profiles`), in the order that they are told in.
+
+    Raises:
+        BadSetting: there is no such profile.
+    """
+    engines = profile_named(profile).engines()
+    chosen, on_gpu = engines.each(), _want_gpu(engines)
     yield machine.python()
-    yield from machine.extras(_extras_of(chosen, store or default_store()))
+    yield from machine.extras({engine.extra for engine in chosen} | ({"s3"} if _in_bucket(store or default_store()) else set()))
     yield from machine.ffmpeg()
-    yield from machine.capacity(profile)
+    yield from machine.capacity("gpu" if on_gpu else "cpu")
     yield _temporary_disk()
     yield machine.disk("weights", weights.cache_folder(), "export COURSEDUB_WEIGHTS=…")
     yield from _store_disk(store)
     yield from machine.gpu(required=on_gpu)
     if on_gpu:
-        yield machine.torch()
-    for engine in chosen:
-        yield _engine(engine)
-    needed = {name for engine in chosen for name in engine.weights_names()}
-    yield from machine.weights_here((entry.name for entry in weights.catalogue()), needed)
+        yield from _torch()
+    yield from _packages(chosen)
+    yield from machine.weights_here((entry.name for entry in weights.catalogue()), engines.weights_names())
     yield from _store(store)
     yield from _prefect(required=on_gpu)
-    yield machine.ollama(addresses.ollama, addresses.ollama_model, required=on_gpu)
-    yield machine.chatterbox(addresses.chatterbox, on_gpu, required=on_gpu)
+    named = {engine.engine_name for engine in chosen}
+    yield machine.ollama(addresses.ollama, addresses.ollama_model, required="ollama" in named)
+    yield machine.chatterbox(addresses.chatterbox, on_gpu, required="chatterbox" in named)
 
 
-def can_serve(addresses: Addresses, without_worker: bool) -> Iterator[Finding]:
-    """What has to be so for the GPU server to take a lesson now. `without_worker`: for what starts the worker when all else is ready."""
+def can_serve(profile: str | None, store: str | None, addresses: Addresses, without_worker: bool) -> Iterator[Finding]:
+    """What has to be so for the GPU server to take a lesson now.
+
+    Args:
+        profile: of the lesson; None is COURSEDUB_PROFILE, else `gpu`.
+        without_worker: for what starts the worker when all else is ready.
+
+    Raises:
+        BadSetting: there is no such profile.
+    """
+    engines = profile_named(name_of_profile(profile, otherwise="gpu")).engines()
     yield from machine.gpu(required=True)
+    yield from _torch()
+    yield from _packages(engines.each())
+    yield machine.weights_present(engines.weights_names())
     yield _temporary_disk()
     yield machine.disk("files in work", user_cache())
+    yield from _store(store)
     yield machine.ollama(addresses.ollama, addresses.ollama_model)
     yield machine.chatterbox(addresses.chatterbox, on_gpu=True)
     if not without_worker:
-        yield machine.worker(addresses.worker)
+        yield machine.worker(addresses.worker, _START_WORKER)
     yield from _prefect(required=True, worker="" if without_worker else WORKER_NAME)
 
 
@@ -168,33 +185,41 @@ def _line(finding: Finding) -> Table:
 # --- What needs more than a look at the machine
 
 
-def _engines(profile: Profile) -> Iterator[Engine]:
-    """The engines of a profile, of a chain each one."""
-    engines = profile.engines()
-    yield from (engines.separator, engines.recogniser, engines.translator, *engines.speech.engines())
+def _want_gpu(engines: Engines) -> bool:
+    """Whether one of them computes on a GPU here: it is told to, or takes what there is and is made for one, as all on torch are."""
+    devices = [(getattr(engine, "device", "cpu"), "torch" in engine.packages) for engine in engines.each()]
+    return ("auto", True) in devices or any(device == "cuda" for device, _ in devices)
 
 
-def _extras_of(engines: Iterable[Engine], store: str) -> set[str]:
-    """The extras that hold a package of these engines, or what the store needs."""
-    found = {"s3"} if store.startswith(("s3://", "coursedub-s3-store/")) else set()
+def _torch() -> Iterator[Finding]:
+    """torch on the GPU; where one of both is missing that is told already."""
+    if machine.version_of("torch") and machine.gpus()[0]:
+        yield machine.torch()
+
+
+def _packages(engines: Iterable[Engine]) -> Iterator[Finding]:
+    """The packages of each engine that needs any."""
     for engine in engines:
-        found |= machine.extras_with(engine.packages)
-    return found
-
-
-def _engine(engine: Engine) -> Finding:
-    name = engine.engine_name
-    lacking = [package for package in engine.packages if not machine.version_of(package)]
-    versions = ", ".join(f"{package} {machine.version_of(package)}" for package in engine.packages if package not in lacking)
-    if lacking:
-        extras = sorted(machine.extras_with(lacking))
-        mend = f"{sys.executable} -m pip install 'coursedub[{','.join(extras)}]'" if extras else "make setup"
-        return Finding("Engines", name, "missing", f"not installed: {', '.join(lacking)}", mend)
-    return Finding("Engines", name, "ok", versions or "a service of its own")
+        packages = (*engine.packages, *engine.packages_without_effect)
+        if not packages:
+            continue
+        lacking = [package for package in packages if not machine.version_of(package)]
+        wrong = machine.wrong_versions(engine.extra)
+        if lacking or wrong:
+            detail = "; ".join([f"not installed: {', '.join(lacking)}"] * bool(lacking) + wrong)
+            mend = machine.install(engine.extra) if engine.extra else "make setup"
+            yield Finding("Engines", engine.engine_name, "missing" if lacking else "broken", detail, mend)
+        else:
+            versions = ", ".join(f"{package} {machine.version_of(package)}" for package in packages)
+            yield Finding("Engines", engine.engine_name, "ok", versions)
 
 
 def _temporary_disk() -> Finding:
     return machine.disk("temporary files", Path(tempfile.gettempdir()), "export TMPDIR=…", machine.TEMPORARY_DISK)
+
+
+def _in_bucket(address: str) -> bool:
+    return address.startswith(("s3://", "coursedub-s3-store/"))
 
 
 def _store_disk(address: str | None) -> Iterator[Finding]:
@@ -208,11 +233,15 @@ def _store(address: str | None) -> Iterator[Finding]:
     """Whether the store can be reached and written."""
     address = address or default_store()
     where = machine.shown(address) if "://" in address else address
-    mend = _KEYS if where.startswith("s3://") else _ANOTHER_STORE
+    mend = machine.set_here(_KEYS if where.startswith("s3://") else _ANOTHER_STORE)
     in_prefect = where.startswith(_BLOCKS)
     if in_prefect and not PREFECT_API_URL.value():
         yield Finding(
-            "Services", "store", "missing", f"{where} is a block in Prefect, and PREFECT_API_URL is not set", "export PREFECT_API_URL=…"
+            "Services",
+            "store",
+            "missing",
+            f"{where} is a block in Prefect, and PREFECT_API_URL is not set",
+            machine.set_here("export PREFECT_API_URL=…"),
         )
         return
     try:
@@ -247,9 +276,7 @@ def _store(address: str | None) -> Iterator[Finding]:
             raise
         yield Finding("Services", "store", "missing", f"{where}: Prefect's server, which keeps it, can't be reached", mend)
     except ImportError as error:
-        yield Finding(
-            "Services", "store", "missing", f"{where}: {error.name} is not installed", f"{sys.executable} -m pip install 'coursedub[s3]'"
-        )
+        yield Finding("Services", "store", "missing", f"{where}: {error.name} is not installed", machine.install("s3"))
     else:
         state: State = "ok" if whole else "broken"
         yield Finding("Services", "store", state, f"{where}, written and read" if whole else f"{where} gives back other bytes than it took")
@@ -264,11 +291,11 @@ def _prefect(required: bool, worker: str = "") -> Iterator[Finding]:
     address = PREFECT_API_URL.value()
     if not address:
         if required:
-            yield Finding("Services", "Prefect", "missing", "PREFECT_API_URL is not set", "sudoedit /etc/coursedub/worker.env")
+            yield Finding("Services", "Prefect", "missing", "PREFECT_API_URL is not set", machine.set_here("export PREFECT_API_URL=…"))
         else:
             yield Finding("Services", "Prefect", "ok", "no server is set (PREFECT_API_URL): each run starts one of its own", "", False)
         return
-    where, mend = machine.shown(address), "prefect config set PREFECT_API_URL=…"
+    where, mend = machine.shown(address), machine.set_here("prefect config set PREFECT_API_URL=…")
     try:
         with get_client(sync_client=True) as client:
             if failure := client.api_healthcheck():
@@ -283,8 +310,8 @@ def _prefect(required: bool, worker: str = "") -> Iterator[Finding]:
             if worker:
                 online = {known.name for known in client.read_workers_for_work_pool(POOL) if known.status == WorkerStatus.ONLINE}
                 detail = f"{worker} is {'online' if worker in online else 'not online there'}"
-                restart = "" if worker in online else "sudo systemctl restart coursedub-worker"
-                yield Finding("Services", f"worker in pool {POOL}", "ok" if worker in online else "missing", detail, restart)
+                again = "" if worker in online else machine.restart("coursedub-worker", _START_WORKER)
+                yield Finding("Services", f"worker in pool {POOL}", "ok" if worker in online else "missing", detail, again)
     except ObjectNotFound:
         yield Finding(
             "Services", f"pool {POOL}", "missing", f"{where} has none", f"prefect --no-prompt work-pool create {POOL} --type process"

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from prefect import flow
 from pydantic import Field
 
-from blocks.profiles import Engines, profile_named
+from blocks.profiles import Engines, name_of_profile, profile_named
 from blocks.speech import SpeechEngine
 from blocks.store import Store, file_digest, open_store
 from blocks.translation import Translator
@@ -59,7 +59,7 @@ from tasks.review import Review, as_rows
 from tasks.separate import separate
 from tasks.shorten import shorten
 from tasks.speakers import are_told_apart, cast, speakers
-from tasks.stage import Known, Pending, tell_waiting
+from tasks.stage import Known, Pending, tell_waiting, working_with
 from tasks.subtitles import subtitles
 from tasks.synthesize import Speaking
 from tasks.terms import terms
@@ -130,7 +130,7 @@ def dub_video(
             found = find(source, scratch, media.Limits(max_megabytes, max_hours))
             folder = output_folder(output, source, found, target_language)
             reviewing = Review(results, found.sha256, target_language, folder, name=found.name)
-            with written_down(results, found, target_language, str(folder)):
+            with working_with(engines.each(), name_of_profile(profile)), written_down(results, found, target_language, str(folder)):
                 made, files = _made_and_delivered(results, found, engines, wishes, reviewing)
     except BaseException:
         log.stop()  # nothing that runs beside is waited for

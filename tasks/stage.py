@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,7 +25,7 @@ from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
 
-from blocks.engine import Engine
+from blocks.engine import Engine, require_packages
 from blocks.store import Store, artifacts_in
 from dubbing import weights
 from dubbing.errors import PassingFault, ServiceDown, StoreFailed
@@ -77,6 +78,18 @@ class _Call:
 
 
 _call: ContextVar[_Call | None] = ContextVar("call", default=None)
+_engines: ContextVar[tuple[tuple[Engine, ...], str]] = ContextVar("engines", default=((), ""))
+
+
+@contextmanager
+def working_with(engines: Iterable[Engine], profile: str) -> Iterator[None]:
+    """Around a story, with all its engines and their profile's name. The first stage that has to be computed sees to it that
+    the packages of all are installed; else each would do so for itself, after hours of others. What is cached needs none."""
+    token = _engines.set((tuple(engines), profile))
+    try:
+        yield
+    finally:
+        _engines.reset(token)
 
 
 class Pending(Generic[Result]):
@@ -127,6 +140,7 @@ class Stage(Generic[Result]):
                     call.work = work
                     store.raise_failure(call.key)
                 with working(work):
+                    require_packages(*_engines.get())
                     _have_engines(inputs.values())
                     store.fetch(self.opened(inputs))
                     result = plain(function(store, **inputs))

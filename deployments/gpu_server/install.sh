@@ -202,6 +202,8 @@ OLLAMA_HOST=127.0.0.1:11434
 COURSEDUB_OLLAMA_MODEL=$model
 COURSEDUB_CHATTERBOX=http://127.0.0.1:8001
 COURSEDUB_WORKER=http://127.0.0.1:8002
+# Engines of a lesson that names none itself
+COURSEDUB_PROFILE=gpu
 END
     write_settings worker.env coursedub <<'END'
 # The worker's settings and secrets. Fill in, then: sudo systemctl restart coursedub-worker
@@ -400,9 +402,9 @@ stop_server() {
 fetch_models() {
     [ -f "$(model_manifest "$model")" ] || change "Ollama's model $model" fetch_model "$model"
     local listed='not fetched'
-    [ ! -x $OPT/pipeline/bin/coursedub ] || listed=$(as_worker $OPT/pipeline/bin/coursedub weights)
+    [ ! -x $OPT/pipeline/bin/coursedub ] || listed=$(as_worker $OPT/pipeline/bin/coursedub weights list --profile gpu)
     if [[ $listed == *'not fetched'* ]]; then
-        change "the pipeline's weights" as_worker $OPT/pipeline/bin/coursedub weights fetch
+        change "the pipeline's weights" as_worker $OPT/pipeline/bin/coursedub weights fetch --profile gpu
     fi
     if [ ! -x $OPT/chatterbox/bin/python ] || ! as_chatterbox -c "$CHATTERBOX_WEIGHTS_THERE"; then
         change "Chatterbox's weights" as_chatterbox -c "$CHATTERBOX_FETCH"

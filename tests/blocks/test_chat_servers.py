@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pytest
 
 import blocks.answers
+from blocks import engine as engine_module
 from blocks.ollama import SMALLEST_CONTEXT, OllamaTranslator
 from blocks.openai_server import OpenAITranslator
 from blocks.translator import ChatTranslator
@@ -285,9 +287,28 @@ def test_a_key_that_a_server_repeats_is_not_told(block: Any, monkeypatch: pytest
         assert "xxx" in str(told.value) and "hunter2" not in str(told.value)
 
 
+def without(package: str) -> Callable[[str], str]:
+    """`importlib.metadata.version` where that package is not installed."""
+
+    def version_of(name: str) -> str:
+        if name == package:
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    return version_of
+
+
+@pytest.mark.parametrize("translator", [OllamaTranslator(), OpenAITranslator()], ids=["ollama", "openai"])
+def test_the_servers_client_shapes_no_key(translator: ChatTranslator, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = translator.fingerprint()
+    monkeypatch.setattr(engine_module, "version", without(translator.engine_name))
+    assert translator.missing_packages() == [translator.engine_name]
+    assert translator.fingerprint() == before
+
+
 @pytest.mark.parametrize("translator", [OllamaTranslator(), OpenAITranslator()], ids=["ollama", "openai"])
 def test_without_the_servers_client_one_is_told_what_to_install(translator: ChatTranslator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, translator.engine_name, None)
+    monkeypatch.setattr(engine_module, "version", without(translator.engine_name))
     with pytest.raises(BadSetting, match=rf"pip install 'coursedub\[{translator.engine_name}\]'"):
         translated(translator)
 

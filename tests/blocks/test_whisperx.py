@@ -32,6 +32,7 @@ class Played:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loads: list[str] = []
+        self.threads: list[int] = []  # that torch was told to take
         self.tried: list[tuple[str, int]] = []
         self.aligned_on: list[str] = []
         self.room = lambda compute_type, batch: True
@@ -55,6 +56,7 @@ class Played:
         monkeypatch.setattr(WhisperX, "require_packages", lambda self: None)
         monkeypatch.setattr(whisperx.devices, "for_ctranslate2", lambda wanted: "cuda")
         monkeypatch.setattr(whisperx.devices, "for_torch", lambda wanted: "cuda")
+        monkeypatch.setattr(whisperx.devices, "set_torch_threads", self.threads.append)
         monkeypatch.setattr("ctranslate2.get_supported_compute_types", lambda device: {"float32", "float16", "int8_float16", "int8"})
         monkeypatch.setattr(whisperx.hub, "folder_of", lambda model, token=None: Path("/models") / model)
         monkeypatch.setattr(whisperx, "aligned_by_attention", self.by_attention)
@@ -271,6 +273,12 @@ def test_a_language_without_a_model_says_so(
         words = engine().transcribe(lesson, "kk", lambda share: None)
     assert words and played.attention and not played.aligned_on
     assert "no alignment model for Kazakh; the recogniser's own word times are used" in caplog.text
+
+
+def test_torch_is_told_how_many_processors_there_are(engine: Callable[..., WhisperX], played: Played, lesson: Path) -> None:
+    """Before the aligner and before pyannote: by itself torch takes as many threads as the machine has processors, whatever the quota."""
+    transcribed(engine(diarised=True, threads=3), lesson)
+    assert played.threads and set(played.threads) == {3}
 
 
 def test_speakers_are_told_apart(engine: Callable[..., WhisperX], played: Played, lesson: Path) -> None:

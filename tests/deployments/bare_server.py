@@ -64,14 +64,21 @@ PROJECT = {
     "flows/command_line.py": """\
 import os, pathlib, sys
 def main():
-    weights = pathlib.Path(os.environ["COURSEDUB_WEIGHTS"], "whisper")
-    if sys.argv[1:] == ["weights", "fetch"]:
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        weights.write_text("weights")
-    elif sys.argv[1:] == ["environment"]:
+    folder = pathlib.Path(os.environ["COURSEDUB_WEIGHTS"])
+    built_in, of_gpu = ["qwen", "kokoro"], ["htdemucs", "whisper-large-v3", "kokoro"]
+    if sys.argv[1:] == ["environment"]:
         print(os.getuid(), dict(os.environ))
-    else:
-        print("whisper", "here" if weights.exists() else "not fetched")
+        return
+    match sys.argv[1:]:
+        case ["weights", "fetch", *profile]:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in of_gpu if profile == ["--profile", "gpu"] else built_in:
+                (folder / name).write_text("weights")
+        case ["weights", *profile]:
+            for name in of_gpu if profile == ["list", "--profile", "gpu"] else sorted({*built_in, *of_gpu}):
+                print(name, "here" if (folder / name).exists() else "not fetched")
+        case other:
+            sys.exit(f"no such command: {other}")
 """,
 }
 SERVICE = {

@@ -195,13 +195,21 @@ def test_nothing_that_a_service_runs_may_be_written_by_a_service(first: First) -
 
 def test_models_and_weights_are_their_services_own(installed: BareServer) -> None:
     for name, user in {
-        "/var/lib/coursedub/weights/whisper": "coursedub",
+        "/var/lib/coursedub/weights/htdemucs": "coursedub",
         "/var/lib/coursedub-chatterbox/weights/two.pt": "coursedub-chatterbox",
         "/var/lib/coursedub-ollama/models/manifests/registry.ollama.ai/library/qwen2.5/14b": "coursedub-ollama",
     }.items():
         line = next(line for line in text(installed, "/etc/passwd").splitlines() if line.startswith(f"{user}:"))
         assert installed.path(name).stat().st_uid == int(line.split(":")[2]), name
     assert not Path("/proc", text(installed, "/var/lib/coursedub-ollama/serving").strip()).exists(), "Ollama ran for the fetching alone"
+
+
+def test_the_weights_of_the_gpu_profile_are_fetched_and_no_others(installed: BareServer) -> None:
+    folder = installed.path("/var/lib/coursedub/weights")
+    assert sorted(path.name for path in folder.iterdir()) == ["htdemucs", "kokoro", "whisper-large-v3"]
+    (folder / "htdemucs").unlink()
+    assert installed.install().changes == ["the pipeline's weights"]
+    assert "done, 0 changes" in installed.install().output
 
 
 def test_units_are_enabled_and_the_journal_has_limits(installed: BareServer) -> None:
@@ -235,6 +243,7 @@ def test_coursedub_on_the_server_runs_as_the_worker_with_its_settings(installed:
     user, environment = run.output.split(" ", 1)
     assert f"coursedub:x:{user}:" in text(installed, "/etc/passwd")
     assert "'COURSEDUB_STORE': 's3://a bucket/$HOME`id`'" in environment
+    assert "'COURSEDUB_PROFILE': 'gpu'" in environment, "a lesson that names no engines gets this server's"
     assert "'OLLAMA_HOST': '127.0.0.1:11434'" in environment and "'HOME': '/var/lib/coursedub'" in environment
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -233,6 +235,27 @@ def test_another_sample_rate_is_refused_and_a_failure_leaves_no_file(tmp_path: P
     with pytest.raises(MemoryError):
         demucs.separate(tmp_path / "a.wav", tmp_path / "v.wav", tmp_path / "b.wav", Small(0.0), SEGMENT, lambda _: None)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_the_network_is_loaded_for_the_processors_that_may_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Model:
+        sources, samplerate, audio_channels, segment = ("vocals",), demucs.MODEL_RATE, 2, 7.8
+
+        def to(self, device: str) -> Model:
+            return self
+
+        def eval(self) -> Model:
+            return self
+
+    set_to: list[int] = []
+    monkeypatch.setitem(sys.modules, "demucs", ModuleType("demucs"))
+    monkeypatch.setitem(sys.modules, "demucs.pretrained", SimpleNamespace(get_model=lambda name, repo: Model()))
+    monkeypatch.setitem(sys.modules, "demucs.repo", SimpleNamespace(ModelLoadingError=RuntimeError))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=set_to.append))
+    monkeypatch.setattr(demucs.devices, "usable_processors", lambda: 3)
+    demucs.load(tmp_path / "made.th", "cpu")
+    demucs.load(tmp_path / "made.th", "cpu", 1)
+    assert set_to == [3, 1]
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:

@@ -27,6 +27,15 @@ def test_the_best_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch, there:
     assert devices.for_torch("cpu") == "cpu"
 
 
+@pytest.mark.parametrize(("threads", "taken"), [(0, 3), (2, 2)])
+def test_torch_takes_no_more_threads_than_processors_may_be_used(monkeypatch: pytest.MonkeyPatch, threads: int, taken: int) -> None:
+    set_to: list[int] = []
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=set_to.append))
+    monkeypatch.setattr(devices, "usable_processors", lambda: 3)  # as under a quota
+    devices.set_torch_threads(threads)
+    assert set_to == [taken]
+
+
 @pytest.mark.parametrize("wanted", ["cuda", "mps"])
 def test_a_device_that_is_not_there_is_refused_in_a_line(monkeypatch: pytest.MonkeyPatch, wanted: devices.Device) -> None:
     torch_with(monkeypatch)

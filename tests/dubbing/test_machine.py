@@ -74,6 +74,7 @@ def test_ffmpeg_of_this_machine_does_what_is_asked_of_it() -> None:
     found = by_name(machine.ffmpeg())
     assert [finding for finding in found.values() if finding.stands_in_the_way] == []
     assert found["filter rubberband"].state == "ok"
+    assert found["encoder libx264"].detail == "encoded a clip", "no stage encodes a picture, and none is promised"
 
 
 def test_without_ffmpeg_it_is_said_once_and_how_to_get_it(programs: Path) -> None:
@@ -203,7 +204,8 @@ def test_gpus_are_as_the_driver_says(programs: Path, says: str, code: int, state
     assert finding.stands_in_the_way == (state != "ok")
 
 
-def test_without_a_driver_it_is_said_how_to_install_one_where_it_is_needed(programs: Path) -> None:
+def test_without_a_driver_it_is_said_how_to_install_one_where_it_is_needed(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.platform, "freedesktop_os_release", lambda: {"ID": "ubuntu"})
     (needed,), (spare,) = machine.gpu(required=True), machine.gpu(required=False)
     assert needed.stands_in_the_way and "ubuntu-drivers install" in needed.mend
     assert not spare.stands_in_the_way and spare.mend == ""
@@ -213,24 +215,38 @@ def test_without_a_driver_it_is_said_how_to_install_one_where_it_is_needed(progr
 
 
 def test_extras_are_what_the_project_says_of_itself() -> None:
-    found = by_name(machine.extras(["s3", "no-such"]))
+    found = by_name(machine.extras(["ollama"]))
     assert found["extra s3"].state == "ok" and "s3fs" in found["extra s3"].detail
-    assert found["extra no-such"].stands_in_the_way
-    assert machine.extras_with(["S3FS"]) == {"s3"}
+    assert "extra ollama" not in found, "who needs it tells of it"
 
 
-def test_an_extra_that_is_missing_stands_in_the_way_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extra_that_nobody_needs_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "version_of", lambda package: "")
-    wanted, spare = by_name(machine.extras(["s3"]))["extra s3"], by_name(machine.extras([]))["extra s3"]
-    assert wanted.stands_in_the_way and wanted.mend.endswith("-m pip install 'coursedub[s3]'")
-    assert spare.state == "missing" and not spare.stands_in_the_way
+    spare = by_name(machine.extras([]))["extra s3"]
+    assert spare.state == "missing" and not spare.stands_in_the_way and spare.mend.endswith("-m pip install 'coursedub[s3]'")
+
+
+def test_a_version_that_an_extra_does_not_take_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "version_of", lambda package: "0.1" if package == "whisperx" else "")
+    (wrong,) = machine.wrong_versions("whisperx")
+    assert wrong.startswith("whisperx is 0.1, wanted is >=")
+    assert machine.wrong_versions("demucs") == [], "what is not installed has no version"
+
+
+def test_this_program_is_called_as_it_can_be_called_here(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.sys, "executable", str(tmp_path / "python"))
+    assert machine.own_command() == "coursedub"
+    put(tmp_path, "coursedub", "")
+    assert machine.own_command() == str(tmp_path / "coursedub"), "as in an environment that is not activated"
+    put(programs, "coursedub", "")
+    assert machine.own_command() == "coursedub"
 
 
 def test_weights_are_told_missing_wrong_or_verified_and_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSEDUB_WEIGHTS", str(tmp_path))
     entry = next(entry for entry in weights.catalogue() if entry.size < 200e6)
     (missing,) = machine.weights_here([entry.name], [entry.name])
-    assert missing.stands_in_the_way and missing.mend == f"coursedub weights fetch {entry.name}"
+    assert missing.stands_in_the_way and missing.mend == f"{machine.own_command()} weights fetch {entry.name}"
     assert list(tmp_path.iterdir()) == [], "looking fetched nothing"
     (tmp_path / entry.name).mkdir()
     for file in entry.files:
@@ -280,11 +296,18 @@ def test_chatterbox_on_a_processor_is_enough_where_no_gpu_is_asked_for() -> None
         ("qwen2.5:14b", [], "missing"),
     ],
 )
-def test_ollama_has_the_model_or_says_how_to_get_it(model: str, names: list[str], state: str) -> None:
+def test_ollama_has_the_model_or_says_how_to_get_it(programs: Path, model: str, names: list[str], state: str) -> None:
+    put(programs, "ollama", "")
     with answering(200, {"models": [{"name": name} for name in names]}) as address:
         finding = machine.ollama(address, model)
     assert finding.state == state
     assert finding.mend == ("" if state == "ok" else f"ollama pull {model}")
+
+
+def test_where_ollama_is_elsewhere_its_model_is_asked_for_from_here(programs: Path) -> None:
+    with answering(200, {"models": []}) as address:
+        assert machine.ollama(address, "llama3").mend == f"""curl {address}/api/pull -d '{{"model": "llama3:latest"}}'"""
+    assert machine.ollama(address, "llama3").mend == "export OLLAMA_HOST=…"
 
 
 def test_what_is_not_ollama_is_told() -> None:

@@ -64,6 +64,26 @@ def test_weights_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "whisper-base" in capsys.readouterr().out
 
 
+def test_the_weights_of_a_profile_are_those_that_its_engines_load(capsys: pytest.CaptureFixture[str]) -> None:
+    for profile, wanted in {
+        "cpu": {"spleeter-2stems", "whisper-base", "qwen2.5-coder-1.5b-instruct-q4_k_m", "kokoro-82m-int8", "kokoro-voices"},
+        "gpu": {"htdemucs", "whisper-large-v3", "kokoro-82m-int8", "kokoro-voices"},
+    }.items():
+        assert command_line.main(["weights", "list", "--profile", profile, "--json"]) == 0
+        listed = json.loads(capsys.readouterr().out.splitlines()[-1])["weights"]
+        assert {row["name"] for row in listed} == wanted and len(listed) == len(wanted)
+
+
+def test_the_weights_of_a_profile_are_fetched_each_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(weights, "folder_of", lambda name, progress=None: asked.append(name) or tmp_path / name)
+    assert command_line.main(["weights", "fetch", "htdemucs", "--profile", "gpu"]) == 0
+    assert sorted(asked) == ["htdemucs", "kokoro-82m-int8", "kokoro-voices", "whisper-large-v3"]
+    asked.clear()
+    assert command_line.main(["weights", "fetch"]) == 0
+    assert sorted(asked) == sorted(entry.name for entry in weights.catalogue() if entry.built_in)
+
+
 def test_unknown_weights_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["weights", "fetch", "nothing"]) == errors.BadSetting.exit_code
     assert "whisper-base" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from blocks.chatterbox import Chatterbox
+from blocks.demucs import DemucsSeparator
+from blocks.profiles import PROFILES, Profile
+from blocks.separation import SpleeterSeparator
 from blocks.store import Store
+from dubbing import machine, weights
 from dubbing.errors import BadSetting
 from dubbing.machine import Finding
 from flows import command_line, doctor
@@ -30,10 +35,23 @@ NOWHERE = "http://127.0.0.1:9"
 def of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither store, weights nor services of this machine."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for name in ("COURSEDUB_STORE", "COURSEDUB_WEIGHTS"):
+    for name in ("COURSEDUB_STORE", "COURSEDUB_WEIGHTS", "COURSEDUB_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("COURSEDUB_CHATTERBOX", "OLLAMA_HOST", "COURSEDUB_WORKER"):
         monkeypatch.setenv(name, NOWHERE)
+
+
+@pytest.fixture
+def gpu_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What install.sh leaves, as far as doctor looks at it."""
+    folder = tmp_path / "server"
+    for name in ("coursedub/worker.env", "units/coursedub-ollama.service", "units/coursedub-chatterbox.service", "bin/coursedub"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    monkeypatch.setattr(machine, "SETTINGS", folder / "coursedub")
+    monkeypatch.setattr(machine, "UNITS", folder / "units")
+    monkeypatch.setattr(machine, "WRAPPER", folder / "bin" / "coursedub")
+    return folder
 
 
 @pytest.fixture
@@ -63,7 +81,7 @@ def test_each_finding_has_a_state_a_reason_and_what_mends_it(no_server: None, ca
         assert (finding["mend"] != "") >= (finding["state"] == "missing" and finding["required"]), finding
     in_the_way = {finding["name"] for finding in report["findings"] if finding["required"] and finding["state"] != "ok"}
     assert {"whisper-base", "spleeter-2stems", "kokoro-82m-int8"} <= in_the_way
-    assert named(report, "whisper-base")["mend"] == "coursedub weights fetch whisper-base"
+    assert named(report, "whisper-base")["mend"] == f"{machine.own_command()} weights fetch whisper-base"
 
 
 def test_it_changes_nothing(no_server: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,23 +116,101 @@ def test_the_gpu_profile_asks_for_the_gpu_its_engines_and_its_services(no_server
     _, gpu = told(capsys, "--profile", "gpu")
     for name in ("GPU", "Ollama", "Chatterbox"):
         assert (named(cpu, name)["required"], named(gpu, name)["required"]) == (False, True)
-    assert named(cpu, "spleeter")["state"] == "ok"
     assert "demucs" in named(gpu, "demucs")["detail"] and "whisperx" in named(gpu, "whisperx")["detail"]
-    assert {named(gpu, engine)["topic"] for engine in ("ollama", "chatterbox", "kokoro")} == {"Engines"}
+    assert named(cpu, "faster-whisper")["topic"] == named(gpu, "whisperx")["topic"] == "Engines"
     assert named(gpu, "Prefect")["state"] == "missing" and "PREFECT_API_URL" in named(gpu, "Prefect")["detail"]
 
 
+def test_without_a_profile_it_is_the_one_that_runs_have(
+    no_server: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COURSEDUB_PROFILE", "gpu")
+    assert named(told(capsys)[1], "GPU")["required"]
+    assert not named(told(capsys, "--profile", "cpu")[1], "GPU")["required"]
+
+
+def test_what_a_saved_profile_requires_follows_from_its_engines(prefect_server: None, capsys: pytest.CaptureFixture[str]) -> None:
+    DemucsSeparator(device="cpu").save("slow", overwrite=True)
+    for name, profile, wanted in (
+        ("spoken", Profile(speech="chatterbox"), {"Chatterbox"}),
+        ("translated", Profile(translator="ollama", separator="coursedub-demucs/slow"), {"Ollama", "htdemucs"}),
+        ("parted", Profile(separator="demucs"), {"GPU", "htdemucs"}),
+    ):
+        profile.save(name, overwrite=True)
+        report = told(capsys, "--profile", name)[1]
+        required = {key for key in ("GPU", "Ollama", "Chatterbox", "htdemucs") if named(report, key)["required"]}
+        assert required == wanted, name
+
+
+def test_a_profile_that_there_is_none_of_is_refused_in_one_line(prefect_server: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["doctor", "--profile", "nobodys"]) == BadSetting.exit_code
+    with temporary_settings({PREFECT_API_URL: f"{NOWHERE}/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+        assert command_line.main(["doctor", "--profile", "nobodys"]) == BadSetting.exit_code
+    unknown, unreachable = capsys.readouterr().err.splitlines()
+    assert "Prefect has no such block" in unknown and "can't be reached" in unreachable
+
+
+class Odd(SpleeterSeparator):
+    """An engine that needs the extra s3."""
+
+    _block_type_slug = "coursedub-odd"
+    engine_name = "odd"
+    packages = ("s3fs",)
+    extra = "s3"
+
+
 def test_an_engine_whose_package_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    from blocks.separation import SpleeterSeparator
-
-    class Other(SpleeterSeparator):
-        _block_type_slug = "other-spleeter"
-        packages = ("s3fs",)
-
-    monkeypatch.setattr(doctor.machine, "version_of", lambda package: "")
-    finding = doctor._engine(Other())
+    monkeypatch.setattr(machine, "version_of", lambda package: "")
+    (finding,) = doctor._packages([Odd()])
     assert finding.mend == f"{sys.executable} -m pip install 'coursedub[s3]'"
     assert finding.detail == "not installed: s3fs"
+
+
+def test_an_engine_whose_package_is_of_the_wrong_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "wrong_versions", lambda extra: [f"{extra} is 1, wanted is >=2"])
+    (finding,) = doctor._packages([Odd()])
+    assert (finding.state, finding.detail) == ("broken", "s3 is 1, wanted is >=2")
+
+
+def test_a_service_has_no_row_that_can_not_fail() -> None:
+    assert list(doctor._packages([Chatterbox()])) == []
+
+
+def test_what_is_missing_is_told_once(
+    no_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A package that an engine needs is neither told again as an extra nor as torch; what has no GPU needs no word on torch."""
+    version_of = machine.version_of
+    monkeypatch.setattr(machine, "version_of", lambda name: "" if name in ("demucs", "whisperx", "torch", "s3fs") else version_of(name))
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    put(tmp_path, "nvidia-smi", "NVIDIA GeForce RTX 4090, 24564, 1000, 570.133.20\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    report = told(capsys, "--profile", "gpu", "--store", "s3://bucket/x")[1]
+    names = {finding["name"] for finding in report["findings"]}
+    assert {"demucs", "whisperx", "GPU"} <= names
+    assert not {"extra demucs", "extra whisperx", "extra s3", "torch"} & names
+    store = named(report, "store")
+    assert (store["state"], store["mend"]) == ("missing", f"{sys.executable} -m pip install 'coursedub[s3]'")
+
+
+def test_cures_are_those_of_the_machine(no_server: None, gpu_server: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = {name: named(told(capsys, "--profile", "gpu")[1], name)["mend"] for name in ("Prefect", "Ollama", "Chatterbox", "htdemucs")}
+    assert there == {
+        "Prefect": f"sudoedit {gpu_server}/coursedub/worker.env",
+        "Ollama": "sudo systemctl restart coursedub-ollama",
+        "Chatterbox": "sudo systemctl restart coursedub-chatterbox",
+        "htdemucs": "sudo coursedub weights fetch htdemucs",
+    }
+
+
+def test_no_cure_names_what_this_machine_lacks(no_server: None, capsys: pytest.CaptureFixture[str]) -> None:
+    if machine.is_gpu_server():
+        pytest.skip("this is the GPU server")
+    report = told(capsys, "--profile", "gpu")[1]
+    served = told(capsys, "--can-serve")[1]
+    cures = [finding["mend"] for finding in report["findings"] + served["findings"]]
+    assert any("PREFECT_API_URL" in cure for cure in cures)
+    assert [cure for cure in cures if "systemctl" in cure or "sudoedit" in cure or cure.startswith(("sudo coursedub", "nvidia-smi"))] == []
 
 
 @pytest.mark.parametrize("options", [["--wait", "5"], ["--without-worker"]])
@@ -232,11 +328,60 @@ def test_a_server_that_is_not_there_is_told() -> None:
 # --- whether the server can serve
 
 
+CUDA = "2.8.0 12.8 True"
+
+
+def install_played(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Packages, a torch that sees CUDA, and files as large as the weights of the GPU profile."""
+    patch.setattr(machine, "version_of", lambda package: "3.9")
+    patch.setattr(machine, "wrong_versions", lambda extra: [])
+    play_torch(patch, CUDA)
+    patch.setenv("COURSEDUB_WEIGHTS", str(folder / "weights"))
+    for name in PROFILES["gpu"].engines().weights_names():
+        for file in weights.find(name).files:
+            path = folder / "weights" / name / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as out:
+                out.truncate(file.size)  # takes no room
+
+
+def play_torch(patch: pytest.MonkeyPatch, says: str) -> None:
+    output = machine._output
+    patch.setattr(machine, "_output", lambda program, *words: (says, "") if program == sys.executable else output(program, *words))
+
+
+def faults(folder: Path) -> dict[str, Callable[[pytest.MonkeyPatch], None]]:
+    """By the one finding that tells of it, what a server that looked well can lack."""
+
+    def lose_package(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(machine, "version_of", lambda package: "" if package == "demucs" else "3.9")
+
+    return {
+        "torch": lambda patch: play_torch(patch, "2.8.0 None False"),
+        "demucs": lose_package,
+        "weights": lambda patch: patch.setenv("COURSEDUB_WEIGHTS", str(folder / "none")),
+        "store": lambda patch: patch.setenv("COURSEDUB_STORE", str(folder / "nvidia-smi")),
+        "Ollama": lambda patch: patch.setenv("COURSEDUB_OLLAMA_MODEL", "another"),
+    }
+
+
+def test_weights_count_as_there_when_every_file_is_as_large_as_it_should_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_played(monkeypatch, tmp_path)
+    names = PROFILES["gpu"].engines().weights_names()
+    assert machine.weights_present(names).state == "ok"
+    file = next((tmp_path / "weights" / "whisper-large-v3").glob("*.bin"))
+    with file.open("r+b") as out:
+        out.truncate(1000)
+    found = machine.weights_present(names)
+    assert found.state == "missing" and found.mend.endswith("weights fetch whisper-large-v3")
+
+
 def test_a_server_can_serve_when_nothing_is_missing_and_says_what_is(
     prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(tmp_path, "nvidia-smi", "NVIDIA GeForce RTX 4090, 24564, 1000, 570.133.20\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    install_played(monkeypatch, tmp_path)
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="gpu", type="process"))
     try:
@@ -257,8 +402,13 @@ def test_a_server_can_serve_when_nothing_is_missing_and_says_what_is(
             code, report = told(capsys, "--can-serve")
             assert (code, report["can_serve"], named(report, "worker")["state"]) == (1, False, "missing")
             assert told(capsys, "--can-serve", "--without-worker")[0] == 0
-            monkeypatch.setenv("COURSEDUB_OLLAMA_MODEL", "another")
-            assert told(capsys, "--can-serve", "--without-worker")[0] == 1
+            for name, damage in faults(tmp_path).items():
+                with monkeypatch.context() as patch:
+                    damage(patch)
+                    code, report = told(capsys, "--can-serve", "--without-worker")
+                in_the_way = [finding["name"] for finding in report["findings"] if finding["required"] and finding["state"] != "ok"]
+                assert (code, in_the_way) == (1, [name])
+            assert told(capsys, "--can-serve", "--without-worker")[0] == 0
     finally:
         with get_client(sync_client=True) as client:
             client.delete_work_pool("gpu")

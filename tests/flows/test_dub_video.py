@@ -8,14 +8,17 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pysubs2
 import pytest
 
+from blocks import engine as engine_module
 from dubbing import inspection, media
-from dubbing.errors import NotMedia, UnsupportedLanguage
+from dubbing.errors import BadSetting, NotMedia, UnsupportedLanguage
+from flows import command_line
 
 STAGES = [
     "ingest",
@@ -213,6 +216,21 @@ def test_a_file_that_is_no_lesson_is_refused_in_one_line(tmp_path: Path) -> None
     assert len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.mp4", "store"]
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_packages_that_a_run_lacks_are_named_before_any_work(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(engine_module, "version", nowhere)
+    options = ["--profile", "gpu", "--output", str(tmp_path / "out"), "--store", str(tmp_path / "store")]
+    assert command_line.main(["dub", str(sample), *options]) == BadSetting.exit_code
+    said = capsys.readouterr().err
+    assert "demucs, whisperx, ollama: not installed here: " in said and "coursedub doctor --profile gpu" in said
+    assert list((tmp_path / "store").rglob("records/*/*/*")) == [], "not even the recording was taken in"
 
 
 def test_limits_are_settings(sample: Path) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect import flow
 
+from blocks import engine as engine_module
+from blocks.demucs import DemucsSeparator
+from blocks.ollama import OllamaTranslator
 from blocks.store import Store
-from dubbing.errors import BlobDamaged, DownloadFailed, SilentSource
+from blocks.transcription import FasterWhisper
+from blocks.whisperx import WhisperX
+from dubbing.errors import BadSetting, BlobDamaged, DownloadFailed, SilentSource
 from dubbing.lesson import Artifact, Noun
 from tasks import stage as stages
 from tasks.lines import line_by_line
@@ -272,6 +278,31 @@ def test_two_stages_run_beside_each_other(store: Store, runs: list[str]) -> None
         return second(store).text, pending.result().text  # type: ignore[return-value]
 
     assert run(story)[0] == ("second", "first")
+
+
+def test_the_first_computed_stage_names_every_package_that_the_story_lacks(
+    store: Store, record_sound: Stage[Sound], runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(text: str) -> None:
+        with stages.working_with([DemucsSeparator(), WhisperX(), OllamaTranslator(), FasterWhisper()], "mine"):
+            record_sound(store, text=text)
+
+    run(lambda: record_sound(store, text="said before"))
+
+    def version_of(package: str) -> str:
+        if package in ("demucs", "whisperx", "torch", "ollama"):
+            raise PackageNotFoundError(package)
+        return "1"
+
+    monkeypatch.setattr(engine_module, "version", version_of)
+    run(lambda: tell("said before"))
+    with pytest.raises(BadSetting) as refused:
+        run(lambda: tell("something new"))
+    assert str(refused.value) == (
+        "demucs, whisperx, ollama: not installed here: demucs, torch, whisperx, ollama; "
+        "pip install 'coursedub[demucs,whisperx,ollama]' does it; `coursedub doctor --profile mine` tells what else is missing"
+    )
+    assert runs == ["said before"], "what is cached needs no package, and nothing else was begun"
 
 
 def test_an_input_without_a_canonical_form_is_refused(store: Store, record_sound: Stage[Sound]) -> None:
