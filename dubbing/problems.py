@@ -26,11 +26,27 @@ OVER_BUDGET = ACCEPTABLE_RATE / FREE_RATE  # a budget is for speech at the free 
 _MERGED_RATIO = 1.2  # of a line's length to its source's, beyond which another line in it is one too many
 COMMENTING = "it comments instead of translating"  # the one problem with which a line is better not said
 
-# Openings of answers that talk about the task instead of doing it.
+# Openings of answers that talk about the task instead of doing it. A line with one may end as silence, so there are only such as no
+# lecturer says: "Here is the formula", "I'm sorry" and "Note:" are said in every other lesson.
 _COMMENT = re.compile(
-    r"^\s*(translation\s*:|here (is|are)\b|note\s*:|as an? (ai|language model)\b|i('m| am) (sorry|unable)\b|i apologi[sz]e\b|"
-    r"i can(no|')t\b|unfortunately, i\b|sure[,!]|the translation (is|of)\b|lo siento, pero no puedo\b|"
-    r"je suis désolée?, mais je ne peux\b|\{|```)",
+    r"^\W*(translation\s*:|((sure|certainly|of course)\b\W*)?here(['’]s| is| are) (the|your|my) (\w+ ){0,2}translations?\b|"
+    r"as an? (ai|(ai |large )?language model|ai (assistant|model|language model)),? i\b|"
+    r"((i['’]m|i am) (sorry|afraid)\W+(but )?)?i (can(['’]|no)t|am unable to|am not able to) "
+    r"(translate\b|(help|assist) (you )?with (that|this|your) request\b)|"
+    r"(lo siento, pero )?no puedo traducir\b|(je suis désolée?, mais )?je ne peux pas traduire\b)|"
+    r"^\s*(\{\s*\"|```)",
+    re.IGNORECASE,
+)
+# Of translating (or of moving in a straight line) a lecturer may speak too; then all that is a translation.
+_ON_TRANSLATING = re.compile(
+    r"перев[оеё]|перенос|сдвиг|трансляц|перекл|translat|tradu[czk]|traslaci|translac|übersetz|übertrag|verschieb|vertal|tłumacz|przek|"
+    r"çevir|översätt|翻|译|訳|平移|並進|번역|अनुवाद|ترجم",
+    re.IGNORECASE,
+)
+# Refusals of models that may be a lecturer's words as well: such a line is said, and a person looks at it.
+_PERHAPS_COMMENT = re.compile(
+    r"^\W*((i['’]m|i am) (sorry|afraid)\b|i apologi[sz]e\b|unfortunately\b)\W+(but )?i (can(['’]|no)t|am unable|am not able)\b|"
+    r"^\W*note\s*:.*\b(translat\w*|original|source text)\b|^\W*lo siento, pero no puedo\b|^\W*je suis désolée?, mais je ne peux\b",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+(?:[.,' \u00a0\u202f]\d+)*")  # with its decimals or thousands, whatever they are set apart by
@@ -51,7 +67,7 @@ def problem_with(line: str | None, source_line: str, source: str, target: str, o
         return "it is not translated"
     if _is_in_another_language(line, source, target):
         return f"it is not in {name_of(target)}"
-    if _COMMENT.search(line) and not _COMMENT.search(source_line):
+    if _COMMENT.search(line) and not _COMMENT.search(source_line) and not _ON_TRANSLATING.search(source_line):
         return COMMENTING
     if room_of(line) > LONGEST_RATIO * room_of(source_line) + SLACK:
         return f"it is too long ({len(line)} characters for {len(source_line)})"
@@ -95,6 +111,8 @@ def doubts_about(
         for term in terms
         if not is_used(term, line, target)
     ]
+    if _PERHAPS_COMMENT.search(line) and not _PERHAPS_COMMENT.search(source_line):
+        doubts.append(Doubt("it may comment instead of translating", True))
     if lost := lost_names(source_line, line, source, target, names):
         doubts.append(Doubt(f"it lost the name {', '.join(lost)}", True))
     if budget is not None and len(line) > budget * OVER_BUDGET:

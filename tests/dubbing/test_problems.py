@@ -20,8 +20,10 @@ from dubbing.problems import COMMENTING, doubts_about, lost_names, names_in, pro
         ("红色的光", "Красный свет.", "it is not in English"),
         ("Translation: red light.", "Красный свет.", COMMENTING),
         ("Here is the translation of the line.", "Красный свет поворачивает.", COMMENTING),
-        ("I'm sorry, but I cannot help with that.", "Красный свет поворачивает меньше.", COMMENTING),
-        ("As an AI language model I can only read.", "Красный свет поворачивает меньше.", COMMENTING),
+        ("I'm sorry, but I cannot translate this line.", "Красный свет поворачивает меньше.", COMMENTING),
+        ("Sure! Here is the English translation.", "Красный свет поворачивает меньше.", COMMENTING),
+        ("```json", "Красный свет.", COMMENTING),
+        ("As an AI language model, I can only read.", "Красный свет поворачивает меньше.", COMMENTING),
         ('{"text": "Red light."}', "Красный свет.", COMMENTING),
         ("Red light. " * 20, "Красный свет.", "it is too long (220 characters for 13)"),
         ("Red.", "Красный свет поворачивает меньше, чем фиолетовый, потому что " * 2, "it is too short (4 characters for 122)"),
@@ -51,7 +53,39 @@ def test_a_line_that_says_another_one_again_is_told_so() -> None:
 
 
 def test_a_comment_in_the_lesson_itself_is_translated() -> None:
-    assert problem_with("Here is the rainbow.", "Here is der Regenbogen.", "de", "en") is None
+    assert problem_with("Here is the translation.", "Here is the translation, bitte.", "de", "en") is None
+    assert problem_with("Here is the translation of this line.", "Вот перевод этой строки.", "ru", "en") is None
+    assert problem_with("Here is the translation of the figure.", "Вот параллельный перенос фигуры.", "ru", "en") is None
+    assert problem_with("I can't translate this word.", "No puedo traducir esta palabra.", "es", "en") is None
+
+
+@pytest.mark.parametrize(
+    ("source_line", "translated"),
+    [
+        ("Вот формула энергии.", "Here is the formula for energy."),
+        ("Вот три примера.", "Here are three examples."),
+        ("Я не могу делить на ноль.", "I can't divide by zero."),
+        ("Извините, я ошибся.", "I'm sorry, I made a mistake."),
+        ("Конечно, так можно.", "Sure, you can do that."),
+        ("Заметьте: знак отрицательный.", "Note: the sign is negative."),
+        ("К сожалению, я забыл.", "Unfortunately, I forgot."),
+        ("Смещение этого вектора равно нулю.", "The translation of this vector is zero."),
+        ("Как исследователь ИИ, я работаю с данными.", "As an AI researcher I work with data."),
+        ("Как языковая модель, BERT читает в обе стороны.", "As a language model, BERT reads both ways."),
+        ("Множество {1, 2} конечно.", "{1, 2} is a finite set."),
+    ],
+)
+def test_what_lecturers_say_is_no_comment(source_line: str, translated: str) -> None:
+    assert problem_with(translated, source_line, "ru", "en") is None
+    assert doubts_about(translated, source_line, "ru", "en") == ()
+
+
+def test_what_may_be_a_refusal_is_a_doubt_and_said() -> None:
+    refusal, said = "I'm sorry, but I cannot help with that.", "Красный свет поворачивает меньше."
+    assert problem_with(refusal, said, "ru", "en") is None
+    assert [(doubt.text, doubt.flagged) for doubt in doubts_about(refusal, said, "ru", "en")] == [
+        ("it may comment instead of translating", True)
+    ]
 
 
 IN_ENGLISH = (
