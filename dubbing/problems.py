@@ -181,6 +181,11 @@ def names_in(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in names if not any(same_word(name.casefold(), word) for word in small.get(name.casefold()[:2], ())))
 
 
+def named_in(text: str, names: Set[str]) -> tuple[str, ...]:
+    """Which of a lesson's names a text has, in the order of their coming: all of them that `lost_names` looks at for a line."""
+    return tuple(dict.fromkeys(word for word in _WORD.findall(text) if word in names))
+
+
 def lost_names(source_line: str, line: str, source: str, target: str, names: Set[str] | None = None) -> list[str]:
     """Names in the source line for which the translated one has nothing that may be them: no word that sounds alike, no other name.
 
@@ -197,7 +202,7 @@ def lost_names(source_line: str, line: str, source: str, target: str, names: Set
     spare = [word for word, opens in _capitalised(line) if not opens or len(word) >= _LONG_OPENER or word.isupper()]
     words = _WORD.findall(line)
     lost = []
-    for name in dict.fromkeys(word for word in _WORD.findall(source_line) if word in kept):
+    for name in named_in(source_line, kept):
         if any(_sound_alike(name, word) for word in words):
             spare = [word for word in spare if not _sound_alike(name, word)]
         else:

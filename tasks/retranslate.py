@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from blocks.store import Store
 from blocks.translation import Translator
 from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation, Utterance
-from dubbing.problems import names_in
+from dubbing.problems import named_in, names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 2
+VERSION = 3
 
 
 @stage(version=VERSION, returns=Translation, opens=("sound",), per_line=True)
@@ -30,7 +30,7 @@ def retranslate(
 
     Args:
         sound: what the translator hears; None when it only reads.
-        termbase: of the lesson; a line's own terms alone count in its record.
+        termbase: of the lesson; a line's own terms and the summary count in its record.
         lines: their ids.
     """
     utterances = transcript.utterances
@@ -39,13 +39,15 @@ def retranslate(
     names = names_in(line.text for line in utterances)
 
     def window_of(position: int) -> Window:
-        own_terms = occurring(termbase.terms, utterances[position].text, transcript.language)
-        return neighbourhood(utterances, position, position + 1)._replace(terms=own_terms, summary=termbase.summary, names=names)
+        text = utterances[position].text
+        own_terms, own_names = occurring(termbase.terms, text, transcript.language), frozenset(named_in(text, names))
+        return neighbourhood(utterances, position, position + 1)._replace(terms=own_terms, summary=termbase.summary, names=own_names)
 
     def shaping(position: int) -> dict[str, object]:
         window = window_of(position)
         line = _without_words(window.lines[0])
-        return {"line": line, "before": window.before, "after": window.after, "terms": list(window.terms)}
+        own_names = named_in(line.text, names)
+        return {"line": line, "before": window.before, "after": window.after, "terms": list(window.terms), "names": own_names}
 
     def translated(position: int) -> TranslatedLine:
         recording = store.path_of(sound.media) if sound else None
@@ -57,7 +59,13 @@ def retranslate(
         VERSION,
         positions,
         lambda position: [utterances[position].id],
-        {"source": transcript.language, "target": target, "sound": sound and sound.media, "translator": translator},
+        {
+            "source": transcript.language,
+            "target": target,
+            "sound": sound and sound.media,
+            "translator": translator,
+            "summary": termbase.summary,
+        },
         shaping,
         translated,
         TranslatedLine,

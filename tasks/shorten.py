@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from blocks.store import Store
 from blocks.translation import Translator
 from dubbing.lesson import Termbase, Transcript, TranslatedLine, Translation
-from dubbing.problems import names_in
+from dubbing.problems import named_in, names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 2
+VERSION = 3
 
 
 @stage(version=VERSION, returns=Translation, per_line=True)
@@ -29,7 +29,7 @@ def shorten(
     A wording that isn't shorter, or isn't sound, is left aside.
 
     Args:
-        termbase: of the lesson; a line's own terms alone count in its record.
+        termbase: of the lesson; a line's own terms and the summary count in its record.
         budgets: greatest number of characters by line id.
     """
     utterances = transcript.utterances
@@ -46,12 +46,17 @@ def shorten(
         line = utterances[position]
         own_terms = occurring(termbase.terms, line.text, transcript.language)
         return neighbourhood(utterances, position, position + 1)._replace(
-            terms=own_terms, summary=termbase.summary, names=names, budgets={1: budgets[line.id]}, strict=True
+            terms=own_terms,
+            summary=termbase.summary,
+            names=frozenset(named_in(line.text, names)),
+            budgets={1: budgets[line.id]},
+            strict=True,
         )
 
     def shaping(position: int) -> dict[str, object]:
         window = window_of(position)
-        line = {"id": window.lines[0].id, "text": window.lines[0].text}
+        text = window.lines[0].text
+        line = {"id": window.lines[0].id, "text": text, "names": named_in(text, names)}
         return {**line, "before": window.before, "after": window.after, "limit": window.budgets[1], "terms": list(window.terms)}
 
     def reword(position: int) -> TranslatedLine:
@@ -63,7 +68,12 @@ def shorten(
         VERSION,
         positions,
         lambda position: [utterances[position].id],
-        {"source": transcript.language, "target": translation.language, "translator": translator},
+        {
+            "source": transcript.language,
+            "target": translation.language,
+            "translator": translator,
+            "summary": termbase.summary,
+        },
         shaping,
         reword,
         TranslatedLine,

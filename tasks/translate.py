@@ -1,8 +1,11 @@
 """Stage 5: every line in the target language.
 
-Lines are asked for in windows and kept one by one. A line's record is found by all that is its own (words, terms in it, time for it) with
-either neighbour: where a line changed, came or went, the lines beside it keep their translation and are context for the new one, and the
-same words in other company are translated for themselves. What an engine hears is the context of its window, and all of it counts.
+Lines are asked for in windows and kept one by one. A line's record is found by languages, translator and the lesson's summary, and by what
+is the line's own: its words, the terms and names in it, its limit of characters where time is short, and either neighbour's words. The rest
+of its window is context that helps and does not count: where a line changed, came or went, the lines beside it keep their translation and
+are context for the new one, and the same words in other company are translated for themselves. The summary is of what was recognised, which
+a reviewer's edits leave as it is (their lines go through `retranslate`). Whether a word is a name the whole lesson tells: a line is made
+again where that changes for a word of its own. What an engine hears is the context of its window, and all of it counts.
 """
 
 from __future__ import annotations
@@ -13,13 +16,13 @@ from blocks.store import Store
 from blocks.translation import Translator
 from dubbing.errors import EngineRefused
 from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation
-from dubbing.problems import names_in
+from dubbing.problems import named_in, names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, budgets
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 2
+VERSION = 3
 
 
 @stage(version=VERSION, returns=Translation, opens=("sound",), per_line=True)
@@ -37,7 +40,7 @@ def translate(
 
     Args:
         sound: what the translator hears; None when it only reads.
-        termbase: of the lesson; a line's own terms alone count in its record.
+        termbase: of the lesson; a line's own terms and the summary count in its record.
         pace: of the voice, characters a second.
         duration: of the lesson, seconds.
 
@@ -48,13 +51,19 @@ def translate(
     limits = budgets(utterances, pace, duration, target) if translator.shortens else {}
     terms_of = [list(occurring(termbase.terms, line.text, transcript.language)) for line in utterances]
     names = names_in(line.text for line in utterances)
+    names_of = [named_in(line.text, names) for line in utterances]
     window_of: dict[int, tuple[int, Window]] = {}  # by a line's place: the place of its window's first line, and the window
     for window in translator.windows(utterances):
         first = len(window_of)
         window_of |= {first + at: (first, window) for at in range(len(window.lines))}
 
     def own(at: int) -> dict[str, object]:
-        return {"text": utterances[at].text, "terms": terms_of[at], "limit": limits.get(utterances[at].id)}
+        return {
+            "text": utterances[at].text,
+            "terms": terms_of[at],
+            "names": names_of[at],
+            "limit": limits.get(utterances[at].id),
+        }
 
     def neighbour(at: int) -> str | None:
         return utterances[at].text if 0 <= at < len(utterances) else None
@@ -73,7 +82,7 @@ def translate(
             asked = window._replace(
                 terms=tuple(dict.fromkeys(term for at in places for term in terms_of[at])),
                 summary=termbase.summary,
-                names=names,
+                names=frozenset(name for at in places for name in names_of[at]),
                 budgets={at - first + 1: limits[utterances[at].id] for at in places if utterances[at].id in limits},
                 known={n: "" for n in range(1, len(window.lines) + 1) if first + n - 1 not in addresses},
             )
@@ -86,7 +95,13 @@ def translate(
         VERSION,
         range(len(utterances)),
         lambda at: [utterances[at].id],
-        {"source": transcript.language, "target": target, "sound": sound and sound.media, "translator": translator},
+        {
+            "source": transcript.language,
+            "target": target,
+            "sound": sound and sound.media,
+            "translator": translator,
+            "summary": termbase.summary,
+        },
         heard if sound else lambda at: {**own(at), "before": neighbour(at - 1)},
         None,
         TranslatedLine,

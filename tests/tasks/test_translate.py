@@ -50,7 +50,8 @@ class Model(ChatTranslator):
 
 TEXTS = [f"Это {word} строка лекции." for word in "первая вторая третья четвёртая пятая шестая седьмая восьмая девятая десятая".split()]
 NEW, WITH_TERM = "Это новая строка лекции.", "Это призма из стекла."
-NAMES = {text: f"number {n}" for n, text in enumerate([*TEXTS, NEW, WITH_TERM])}
+NAMED, COMMON = "Мы видим Радугу в небе.", "Это радуга строка лекции."
+NAMES = {text: f"number {n}" for n, text in enumerate([*TEXTS, NEW, WITH_TERM, NAMED, COMMON])}
 
 
 def transcript(texts: list[str], later: float = 0.0) -> Transcript:
@@ -130,8 +131,25 @@ def test_a_term_costs_the_lines_that_it_occurs_in(store: Store, model: Model) ->
     termbase = Termbase(terms=(Term(source="призма", translation="line number"), Term(source="матрица", translation="matrix")))
     translated(store, model, [*TEXTS, WITH_TERM], termbase)
     assert model.asked() == [[WITH_TERM]]
-    translated(store, model, [*TEXTS, WITH_TERM], Termbase(summary="Another summary.", terms=termbase.terms[:1]))
+    translated(store, model, [*TEXTS, WITH_TERM], Termbase(terms=termbase.terms[:1]))
     assert model.asked() == []
+
+
+def test_another_summary_is_another_translation_of_every_line(store: Store, model: Model) -> None:
+    translated(store, model, TEXTS, Termbase(summary="On light."))
+    assert [text for texts in model.asked() for text in texts] == TEXTS
+
+
+def test_a_word_that_turns_out_a_name_costs_the_lines_that_have_it(store: Store) -> None:
+    """The last line decides whether "Радуга" is a name: it is written small there, or not."""
+    model = Model()
+    texts = [TEXTS[0], NAMED, *TEXTS[1:4], COMMON]
+    lines = translated(store, model, [*texts[:-1], TEXTS[5]]).lines
+    assert lines[1].flags == ("translation: it lost the name Радугу",)
+    model.asked()
+    lines = translated(store, model, texts).lines
+    assert lines[1].flags == ()
+    assert model.asked() == [[NAMED, COMMON]]
 
 
 def test_a_faster_or_slower_voice_costs_only_lines_that_it_leaves_too_little_time(store: Store, model: Model) -> None:
@@ -205,6 +223,25 @@ def test_a_line_whose_source_was_corrected_is_translated_with_its_terms(store: S
     assert [line.id for line in again.lines] == [said.utterances[1].id]
     [(instructions, texts)] = model._requests
     assert texts == [WITH_TERM] and "призма = line number" in instructions and "On glass." in instructions
+
+
+def test_a_summary_counts_for_single_lines_too(store: Store) -> None:
+    model = Model()
+    said = transcript(TEXTS[:2])
+    ids = [line.id for line in said.utterances]
+    long = tuple(TranslatedLine(id=line, text="A rather long and tiresome line of the lecture, too long.") for line in ids)
+    for summary in ("On light.", "On light.", "On prisms."):
+        base = Termbase(summary=summary)
+        retranslate.function(store, transcript=said, sound=None, translator=model, target="en", termbase=base, lines=ids[:1])
+        shorten.function(
+            store,
+            transcript=said,
+            translation=Translation(language="en", lines=long, engine="-"),
+            translator=model,
+            termbase=base,
+            budgets={ids[1]: 40},
+        )
+    assert model.asked() == [[TEXTS[0]], [TEXTS[1]]] * 2
 
 
 def test_a_line_that_is_too_long_takes_a_wording_that_is_there_before_the_model_is_asked(store: Store) -> None:
