@@ -141,6 +141,23 @@ def test_letters_of_another_script_are_not_the_language(target: str) -> None:
         ("Начало в 10:30 утра.", "It begins at 10:30 in the morning."),
         ("Счёт 5 10 15.", "The count is 5, 10, 15."),
         ("Скидка 20% сегодня.", "A twenty percent discount today."),
+        ("В 90-х было иначе.", "In the nineties it was different."),
+        ("В 1990-х было иначе.", "In the nineties it was different."),
+        ("Начало в 14:30.", "It begins at half past two."),
+        ("Начало в 2:30.", "It begins at half past two."),
+        ("Начало в 14:45.", "It begins at a quarter to three."),
+        ("Глава 2.", "Chapter II."),
+        ("Глава 5.", "Chapter V."),
+        ("В 19 веке было иначе.", "In the XIX century it was different."),
+        ("Их было 12.", "There were a dozen of them."),
+        ("Это 25 % света.", "That is about a quarter of the light."),
+        ("Это 1/4 света.", "That is a quarter of the light."),
+        ("Это 2/5 света.", "That is two fifths of the light."),
+        ("Это 2,5 метра.", "That is two and a half metres."),
+        ("Это H2O2.", "This is hydrogen dioxide."),
+        ("Это O2 и водород, 2 части.", "This is hydrogen dioxide."),
+        ("Их было 1000 человек.", "There were a thousand people."),
+        ("Это в 2 раза больше.", "That is twice as much."),
         ("Код 12345678901234567890 тут.", "The code is here."),  # longer than anyone says a number
     ],
 )
@@ -157,10 +174,32 @@ def test_a_number_may_be_written_in_another_way(source_line: str, translated: st
         ("Это 3,5 метра.", "That is 3 metres.", "3,5"),
         ("Это 200 000 рублей.", "That is 20,000 roubles.", "200 000"),
         ("От 7 до 9 дней.", "From many to more days.", "7, 9"),
+        ("Было 1990 К.", "It was quite cold in those years.", "1990"),
+        ("Здесь 5 вольт.", "I have some V here.", "5"),
+        ("Их было 2.", "They did it in different ways.", "2"),
+        ("Начало в 14:30.", "It begins at two.", "30"),
     ],
 )
 def test_a_lost_number_is_named(source_line: str, translated: str, lost: str) -> None:
     assert problem_with(translated, source_line, "ru", "en") == f"it lost the number {lost}"
+
+
+def test_a_number_that_may_be_said_in_another_way_is_a_doubt() -> None:
+    for target, source_line, translated in (
+        ("en", "Это вода, H2O.", "This is water."),
+        ("es", "Их было 12.", "Eran una docena."),
+        ("de", "Это 50 % света.", "Das ist die Hälfte des Lichts."),
+    ):
+        assert problem_with(translated, source_line, "ru", target) is None
+        [doubt] = doubts_about(translated, source_line, "ru", target)
+        assert doubt.text.startswith("it may have lost the number") and doubt.flagged
+    assert doubts_about("Tenían 17 años.", "Им было 17 лет.", "ru", "es") == ()
+
+
+def test_a_number_has_endings_in_languages_that_inflect() -> None:
+    assert problem_with("Мы видели это с пятнадцатью людьми.", "We saw it with 15 people.", "en", "ru") is None
+    assert doubts_about("Мы видели это с пятнадцатью людьми.", "We saw it with 15 people.", "en", "ru") == ()
+    assert problem_with("Мы видели это со многими людьми.", "We saw it with 17 people.", "en", "ru") == "it lost the number 17"
 
 
 def test_numbers_are_known_in_other_languages_where_anyone_can_spell_them() -> None:
