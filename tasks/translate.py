@@ -41,7 +41,7 @@ def translate(
     Args:
         sound: what the translator hears; None when it only reads.
         termbase: of the lesson; a line's own terms and the summary count in its record.
-        pace: of the voice, characters a second.
+        pace: of the speech engine in the target language, characters a second.
         duration: of the lesson, seconds.
 
     Raises:
