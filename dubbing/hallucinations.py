@@ -19,21 +19,26 @@ NOT_SPOKEN = 0.1  # with less, any text
 LOOP_TOKENS = 8  # a loop is at least so long,
 LOOP_TIMES = 4  # and says a phrase at least so often,
 LONG_PHRASE = 4  # or three times, where the phrase has at least so many tokens
+SHORT_WORD = 5  # letters: numbers read aloud and short words may be repeated on purpose, if anybody could say them so fast:
+FASTEST = {" ": 5.0, "": 10.0}  # words and, in languages without spaces, characters a second; fast talkers say 4 and 8
 LONGEST_PHRASE = 30  # tokens
 SENTENCE_ENDS = ".?!…。？！"
 
 LONGEST_CREDIT = 12  # words
 
-# Names of subtitlers, and what only they write: never said in a lesson.
+PAUSE = 1.0  # seconds on both sides in which nobody speaks: what stands between two stands alone
+
+# Names of subtitlers and of their sites: never said in a lesson.
+_SUBTITLERS = re.compile(r"amara org|dimatorzok|untertitel\w* im auftrag des|altyazi m k|字幕志愿者|明镜与点点|明鏡與點點|打赏支持")
+# Whole credits. A lesson on cinema may have such sentences, so that they are left out only where they stand alone.
 _CREDITS = re.compile(
-    r"amara org|dimatorzok|субтитр\w* (сделал|создавал|подогнал|добавил|предоставил|делал)|редактор субтитров|untertitel\w* im auftrag"
-    r"|altyazi m k|字幕由|字幕by|字幕制作|字幕志愿者|明镜与点点|明鏡與點點|打赏支持|자막 제공"
-)
-# Beginnings of a credit. A lesson on cinema may have such sentences, but hardly short ones.
-_CREDIT_BEGINNINGS = re.compile(
-    r"subtitles? (by|created by|provided by)\b|caption(ed|ing|s) (by|provided by|sponsored by|made possible by)\b"
-    r"|untertitel\w* (der|von|des)\b|sous titr\w+ (par|realis\w+ par|fait par)\b|subtitul\w+ (por|realizad\w+ por)\b"
-    r"|legendas pela\b|sottotitoli (a cura|creati|e revisione)\b|napisy (stworzone|przez)\b|ondertitel\w* (ingediend|door)\b"
+    r"(субтитр\w* (сделал|создавал|подогнал|добавил|предоставил|делал)\w*|редактор субтитров \w|корректор \w)( \w+){1,2}"
+    r"( корректор( \w+){1,3})?"
+    r"|subtitles? (by|created by|provided by) (?!(the way|now|default|hand|far|then|themselves|itself)\b).*"
+    r"|caption(ed|ing|s) (by|provided by|sponsored by|made possible by)\b.*"
+    r"|untertitel\w* (der|von|des)\b.*|sous titr\w+ (par|realis\w+ par|fait par)\b.*|subtitul\w+ (por|realizad\w+ por)\b.*"
+    r"|legendas pela\b.*|sottotitoli (a cura|creati|e revisione)\b.*|napisy (stworzone|przez)\b.*|ondertitel\w* (ingediend|door)\b.*"
+    r"|字幕(由|by|制作).*|자막 제공.*"
 )
 # Said at the end of many a video, and written under even more: left out only where it is doubtful that anybody said it.
 _GOODBYES = re.compile(
@@ -84,9 +89,9 @@ def garbage_in(segments: Sequence[Segment], speech: Sequence[tuple[float, float]
         if why := _why_all(segment, speech):
             found.append(Garbage(number, 0, len(segment.tokens), why))
         else:
-            found += _credits(number, segment, speech)
+            found += _credits(number, segments, speech)
     taken = {(one.segment, token) for one in found for token in range(one.first, one.last)}
-    found += _loops(segments, taken)
+    found += _loops(segments, speech, taken)
     return sorted(found)
 
 
@@ -124,17 +129,33 @@ def _why_all(segment: Segment, speech: Sequence[tuple[float, float]]) -> str | N
     return None
 
 
-def _credits(number: int, segment: Segment, speech: Sequence[tuple[float, float]]) -> list[Garbage]:
+def _credits(number: int, segments: Sequence[Segment], speech: Sequence[tuple[float, float]]) -> list[Garbage]:
     found = []
-    doubtful = spoken_share(segment.start, segment.end, speech) < HARDLY_SPOKEN or (segment.log_probability or 0.0) < LOW
+    segment = segments[number]
+    doubtful = _doubtful(segment, speech)
     for first, last in _sentences(segment):
         text = _plain(segment.joint.join(segment.tokens[first:last]))
-        short = len(text.split()) <= LONGEST_CREDIT
-        if _CREDITS.search(text) or (short and _CREDIT_BEGINNINGS.match(text)):
+        alone = doubtful or _at_the_end(number, last, segments) or (last - first == len(segment.tokens) and _in_a_pause(number, segments))
+        if _SUBTITLERS.search(text) or (alone and len(text.split()) <= LONGEST_CREDIT and _CREDITS.fullmatch(text)):
             found.append(Garbage(number, first, last, "credits of subtitles"))
         elif doubtful and _GOODBYES.fullmatch(text):
             found.append(Garbage(number, first, last, "a goodbye that hardly anybody says there"))
     return found
+
+
+def _doubtful(segment: Segment, speech: Sequence[tuple[float, float]]) -> bool:
+    """Whether hardly anybody speaks there, or the recogniser was not sure."""
+    return spoken_share(segment.start, segment.end, speech) < HARDLY_SPOKEN or (segment.log_probability or 0.0) < LOW
+
+
+def _at_the_end(number: int, last: int, segments: Sequence[Segment]) -> bool:
+    return last == len(segments[number].tokens) and not any(segment.tokens for segment in segments[number + 1 :])
+
+
+def _in_a_pause(number: int, segments: Sequence[Segment]) -> bool:
+    before = segments[number - 1].end if number else float("-inf")
+    after = segments[number + 1].start if number + 1 < len(segments) else float("inf")
+    return segments[number].start - before >= PAUSE and after - segments[number].end >= PAUSE
 
 
 def _sentences(segment: Segment) -> list[tuple[int, int]]:
@@ -148,8 +169,8 @@ def _sentences(segment: Segment) -> list[tuple[int, int]]:
     return list(zip([0, *after], after, strict=False))
 
 
-def _loops(segments: Sequence[Segment], taken: set[tuple[int, int]]) -> list[Garbage]:
-    """A phrase said again and again, across segments too: all but the first time."""
+def _loops(segments: Sequence[Segment], speech: Sequence[tuple[float, float]], taken: set[tuple[int, int]]) -> list[Garbage]:
+    """A phrase said again and again, across segments too: all but the first time. Numbers and short words a lecturer may repeat."""
     places = [
         (number, position)
         for number, segment in enumerate(segments)
@@ -165,12 +186,26 @@ def _loops(segments: Sequence[Segment], taken: set[tuple[int, int]]) -> list[Gar
             at += 1
             continue
         first, last = at + length, at + length * times
+        inside = [segments[number] for number in dict.fromkeys(number for number, _ in places[at:last])]
+        if _may_be_repeated(words[at:first], inside[0].joint) and not any(_doubtful(one, speech) or _too_fast(one) for one in inside):
+            at = last
+            continue
         why = f"said {times} times in a row"
         for number in dict.fromkeys(places[place][0] for place in range(first, last)):
             positions = [places[place][1] for place in range(first, last) if places[place][0] == number]
             found.append(Garbage(number, positions[0], positions[-1] + 1, why))
         at = last
     return found
+
+
+def _may_be_repeated(phrase: Sequence[str], joint: str) -> bool:
+    """Whether people say it many times in a row: zeros of a number, "ha ha", "one two one two"."""
+    short = len(phrase) < LONG_PHRASE and all(word.isnumeric() or (joint and len(word) <= SHORT_WORD) for word in phrase)
+    return len(phrase) == 1 or short
+
+
+def _too_fast(segment: Segment) -> bool:
+    return len(segment.tokens) > FASTEST.get(segment.joint, FASTEST[" "]) * (segment.end - segment.start)
 
 
 def _loop_at(words: Sequence[str], at: int) -> tuple[int, int]:

@@ -26,11 +26,27 @@ OVER_BUDGET = ACCEPTABLE_RATE / FREE_RATE  # a budget is for speech at the free 
 _MERGED_RATIO = 1.2  # of a line's length to its source's, beyond which another line in it is one too many
 COMMENTING = "it comments instead of translating"  # the one problem with which a line is better not said
 
-# Openings of answers that talk about the task instead of doing it.
+# Openings of answers that talk about the task instead of doing it. A line with one may end as silence, so there are only such as no
+# lecturer says: "Here is the formula", "I'm sorry" and "Note:" are said in every other lesson.
 _COMMENT = re.compile(
-    r"^\s*(translation\s*:|here (is|are)\b|note\s*:|as an? (ai|language model)\b|i('m| am) (sorry|unable)\b|i apologi[sz]e\b|"
-    r"i can(no|')t\b|unfortunately, i\b|sure[,!]|the translation (is|of)\b|lo siento, pero no puedo\b|"
-    r"je suis désolée?, mais je ne peux\b|\{|```)",
+    r"^\W*(translation\s*:|((sure|certainly|of course)\b\W*)?here(['’]s| is| are) (the|your|my) (\w+ ){0,2}translations?\b|"
+    r"as an? (ai|(ai |large )?language model|ai (assistant|model|language model)),? i\b|"
+    r"((i['’]m|i am) (sorry|afraid)\W+(but )?)?i (can(['’]|no)t|am unable to|am not able to) "
+    r"(translate\b|(help|assist) (you )?with (that|this|your) request\b)|"
+    r"(lo siento, pero )?no puedo traducir\b|(je suis désolée?, mais )?je ne peux pas traduire\b)|"
+    r"^\s*(\{\s*\"|```)",
+    re.IGNORECASE,
+)
+# Of translating (or of moving in a straight line) a lecturer may speak too; then all that is a translation.
+_ON_TRANSLATING = re.compile(
+    r"перев[оеё]|перенос|сдвиг|трансляц|перекл|translat|tradu[czk]|traslaci|translac|übersetz|übertrag|verschieb|vertal|tłumacz|przek|"
+    r"çevir|översätt|翻|译|訳|平移|並進|번역|अनुवाद|ترجم",
+    re.IGNORECASE,
+)
+# Refusals of models that may be a lecturer's words as well: such a line is said, and a person looks at it.
+_PERHAPS_COMMENT = re.compile(
+    r"^\W*((i['’]m|i am) (sorry|afraid)\b|i apologi[sz]e\b|unfortunately\b)\W+(but )?i (can(['’]|no)t|am unable|am not able)\b|"
+    r"^\W*note\s*:.*\b(translat\w*|original|source text)\b|^\W*lo siento, pero no puedo\b|^\W*je suis désolée?, mais je ne peux\b",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\d+(?:[.,' \u00a0\u202f]\d+)*")  # with its decimals or thousands, whatever they are set apart by
@@ -51,7 +67,7 @@ def problem_with(line: str | None, source_line: str, source: str, target: str, o
         return "it is not translated"
     if _is_in_another_language(line, source, target):
         return f"it is not in {name_of(target)}"
-    if _COMMENT.search(line) and not _COMMENT.search(source_line):
+    if _COMMENT.search(line) and not _COMMENT.search(source_line) and not _ON_TRANSLATING.search(source_line):
         return COMMENTING
     if room_of(line) > LONGEST_RATIO * room_of(source_line) + SLACK:
         return f"it is too long ({len(line)} characters for {len(source_line)})"
@@ -61,7 +77,7 @@ def problem_with(line: str | None, source_line: str, source: str, target: str, o
         return "it repeats another line"
     if any(_holds(line, other) for other in others) and room_of(line) > _MERGED_RATIO * room_of(source_line):
         return "it says another line too"
-    lost = _lost_numbers(source_line, line, target)
+    lost = [numeral for numeral, certain in _lost_numbers(source_line, line, target) if certain]
     if lost:
         return f"it lost the number {', '.join(lost)}"
     return None
@@ -95,6 +111,10 @@ def doubts_about(
         for term in terms
         if not is_used(term, line, target)
     ]
+    if _PERHAPS_COMMENT.search(line) and not _PERHAPS_COMMENT.search(source_line):
+        doubts.append(Doubt("it may comment instead of translating", True))
+    if numbers := [numeral for numeral, certain in _lost_numbers(source_line, line, target) if not certain]:
+        doubts.append(Doubt(f"it may have lost the number {', '.join(numbers)}", True))
     if lost := lost_names(source_line, line, source, target, names):
         doubts.append(Doubt(f"it lost the name {', '.join(lost)}", True))
     if budget is not None and len(line) > budget * OVER_BUDGET:
@@ -163,6 +183,11 @@ def names_in(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in names if not any(same_word(name.casefold(), word) for word in small.get(name.casefold()[:2], ())))
 
 
+def named_in(text: str, names: Set[str]) -> tuple[str, ...]:
+    """Which of a lesson's names a text has, in the order of their coming: all of them that `lost_names` looks at for a line."""
+    return tuple(dict.fromkeys(word for word in _WORD.findall(text) if word in names))
+
+
 def lost_names(source_line: str, line: str, source: str, target: str, names: Set[str] | None = None) -> list[str]:
     """Names in the source line for which the translated one has nothing that may be them: no word that sounds alike, no other name.
 
@@ -179,7 +204,7 @@ def lost_names(source_line: str, line: str, source: str, target: str, names: Set
     spare = [word for word, opens in _capitalised(line) if not opens or len(word) >= _LONG_OPENER or word.isupper()]
     words = _WORD.findall(line)
     lost = []
-    for name in dict.fromkeys(word for word in _WORD.findall(source_line) if word in kept):
+    for name in named_in(source_line, kept):
         if any(_sound_alike(name, word) for word in words):
             spare = [word for word in spare if not _sound_alike(name, word)]
         else:
@@ -220,27 +245,116 @@ def _plain(text: str) -> str:
     return " ".join(letters_and_digits(text.casefold()).split())
 
 
-def _lost_numbers(source_line: str, line: str, target: str) -> list[str]:
-    """Numbers in digits in the source that the line has neither in digits nor in words.
+# What English says for a number beside its digits and its name. Two letters of a chemist's prefix alone are no number: "di" is in "did".
+_ENGLISH: dict[Fraction | int, str] = {
+    0: r"no|none|nothing|nobody|nought",
+    Fraction(1, 4): r"quarters?",
+    Fraction(1, 2): r"half|halves",
+    Fraction(3, 4): r"three quarters",
+    1: r"an?|once|single|mono\w+",
+    2: r"twice|double[ds]?|pairs?|couples?|both|half|halves|di(ox|chlor|fluor|brom|iod|sul|nitr|pol)\w*|bi(nary|polar|carb)\w*",
+    3: r"thrice|triple[ds]?|trio|tri(ox|chlor|fluor|brom|iod|sul|nitr|ang|phosph)\w*",
+    4: r"quarters?|tetra\w+|quadr\w+",
+    5: r"pent\w+",
+    6: r"half a dozen|hexa\w+",
+    8: r"octa\w+",
+    10: r"decades?",
+    12: r"dozens?|noon|midnight",
+    15: r"quarter",
+    24: r"two dozen",
+    25: r"quarters?",
+    30: r"half",
+    33: r"thirds?",
+    45: r"quarter",
+    50: r"half|halves",
+    75: r"three quarters",
+    90: r"right angles?",
+    100: r"hundreds|whole|entirely|completely|fully|century|centuries",
+    1000: r"thousands|millennium",
+}
+_CLOCK = re.compile(r"\b(\d\d?)[:.]([0-5]\d)\b")
+# Numbers that languages have words of their own for, as "una docena" and "die Hälfte": who doesn't know these can't say that one is lost.
+_OWN_WORDS = frozenset(map(Fraction, (*range(13), 15, 20, 24, 25, 30, 33, 40, 45, 50, 60, 70, 75, 80, 90, 100, 1000)))
+_INFLECTING = frozenset("bg cs fi hr hu lt lv pl ro ru sk sl sr uk".split())  # "с пятью", "трёх": a number's name has endings
 
-    A number may be written otherwise ("200 000" or "1.5"; "200,000", "200 thousand" or "1,5"): what is refused here is asked for again and
-    flagged, so any way to read it that is in the line will do.
+
+def _lost_numbers(source_line: str, line: str, target: str) -> list[tuple[str, bool]]:
+    """Numbers in digits in the source that the line has neither in digits nor in words, and whether that is certain.
+
+    A number may be written otherwise ("200 000" or "1.5"; "200,000", "200 thousand" or "1,5") or said otherwise ("a dozen", "half past
+    two", "Chapter II"): any way to read it that is in the line will do. It is not certain that one is lost that belongs to a name
+    ("H2O", "water"), nor in languages of which only the plain names of numbers are known here.
     """
     present = {value for numeral in _NUMBER.findall(line) for value in (*_values(numeral), *map(Fraction, re.findall(r"\d+", numeral)))}
+    present |= _romans(line)
     plain = _without_and(line)
+    english = base_language(target) == "en"
+    if english:
+        plain = re.sub(r"\ban? (?=hundred|thousand|million|billion)", "one ", plain)
+    hours = {Fraction(hour): int(minute) for hour, minute in _CLOCK.findall(source_line)}
 
     def is_there(value: Fraction) -> bool:
         if any(value * Fraction(1000) ** power in present for power in range(-3, 4)):  # "200 thousand", "5 million"
             return True
-        return any(re.search(_whole_words(spelled, target), plain) for spelled in _spelled(value, target))
+        if any(re.search(_whole_words(spelled, target), plain) for spelled in _spelled(value, target)):
+            return True
+        if english:
+            return _is_said_in_english(value, plain)
+        return base_language(target) in _INFLECTING and any(_is_inflected(spelled, plain) for spelled in _spelled(value, target))
 
-    return [
-        numeral
-        for numeral in _NUMBER.findall(source_line)
-        if not any(is_there(value) for value in _values(numeral))
-        and not all(is_there(Fraction(part)) for part in re.findall(r"\d+", _DATE.sub(r"\1 \2", numeral)))
-        and any(_spelled(value, target) for value in _values(numeral))
-    ]
+    def is_told(value: Fraction) -> bool:
+        """ "14:45" is "a quarter to three"."""
+        if value not in hours:
+            return False
+        after = value + 1 if hours[value] > 30 else value
+        return any(is_there(hour) for hour in (value % 12, value % 12 or Fraction(12), after % 12 or Fraction(12)))
+
+    lost = []
+    for found in _NUMBER.finditer(source_line):
+        numeral, values = found[0], _values(found[0])
+        if any(is_there(value) or is_told(value) for value in values):
+            continue
+        if all(is_there(Fraction(part)) or is_told(Fraction(part)) for part in re.findall(r"\d+", _DATE.sub(r"\1 \2", numeral))):
+            continue
+        if any(_spelled(value, target) for value in values):
+            in_a_name = source_line[: found.start()][-1:].isalpha()
+            lost.append((numeral, not in_a_name and (english or not _OWN_WORDS & set(values))))
+    return lost
+
+
+def _is_said_in_english(value: Fraction, plain: str) -> bool:
+    if (own := _ENGLISH.get(value)) and re.search(rf"\b(?:{own})\b", plain):
+        return True
+    whole = int(value)
+    if value - whole == Fraction(1, 2):  # "two and a half"
+        return re.search(r"\bhalf\b", plain) is not None and any(name in plain for name in _spelled(Fraction(whole), "en"))
+    decade = whole % 100 if 1100 <= whole < 2100 else whole
+    if value == whole and decade % 10 == 0 and 20 <= decade < 100:  # "in the nineties"
+        name = _spelled(Fraction(decade), "en")[0]
+        return re.search(rf"\b{name[:-1]}ies\b|\b{decade}s\b", plain) is not None
+    if value == whole and 2 < whole < 100:  # "two fifths"
+        return any(re.search(rf"\b{name}s\b", plain) for name in _spelled(value, "en"))
+    return False
+
+
+def _is_inflected(spelled: str, plain: str) -> bool:
+    wanted, words = spelled.split(), plain.split()
+    return any(all(same_word(a, b) for a, b in zip(wanted, words[at:], strict=False)) for at in range(len(words) - len(wanted) + 1))
+
+
+_ROMAN = re.compile(r"\b(?=[IVXLCDM])M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})\b")
+
+
+def _romans(line: str) -> set[Fraction]:
+    """Numbers in Roman numerals. A single letter is one only after a name: "Chapter V", and not "I", "V" for volts."""
+    letters = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+    found = set()
+    for roman in _ROMAN.finditer(line):
+        if not roman[0] or (len(roman[0]) == 1 and not re.search(r"\b[^\W\d_a-zа-я]\w{2,} $", line[: roman.start()])):
+            continue
+        values = [letters[letter] for letter in roman[0]]
+        found.add(Fraction(sum(-a if a < b else a for a, b in zip(values, [*values[1:], 0], strict=True))))
+    return found
 
 
 def _values(numeral: str) -> list[Fraction]:

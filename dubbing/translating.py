@@ -95,7 +95,7 @@ def budgets(utterances: Sequence[Utterance], pace: float, duration: float, targe
     A line has its own time and the pause after it, and may be spoken faster by what nobody hears (`placement.FREE_RATE`).
 
     Args:
-        pace: of the voice, characters a second.
+        pace: of the speech engine in the target language, characters a second.
         duration: of the lesson, seconds.
     """
     limits = {}

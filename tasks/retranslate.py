@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from blocks.store import Store
 from blocks.translation import Translator
 from dubbing.lesson import Recording, Termbase, Transcript, TranslatedLine, Translation
-from dubbing.problems import names_in
+from dubbing.problems import named_in, names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
@@ -43,7 +43,7 @@ def retranslate(
         return neighbourhood(utterances, position, position + 1)._replace(
             terms=occurring(termbase.terms, text, transcript.language),
             summary=termbase.summary,
-            names=frozenset(name for name in names if name in text),
+            names=frozenset(named_in(text, names)),
         )
 
     def shaping(position: int) -> dict[str, object]:

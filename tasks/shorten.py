@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from blocks.store import Store
 from blocks.translation import Translator
 from dubbing.lesson import Termbase, Transcript, TranslatedLine, Translation
-from dubbing.problems import names_in
+from dubbing.problems import named_in, names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, neighbourhood
 from tasks.lines import line_by_line
@@ -48,7 +48,7 @@ def shorten(
         return neighbourhood(utterances, position, position + 1)._replace(
             terms=own_terms,
             summary=termbase.summary,
-            names=frozenset(name for name in names if name in line.text),
+            names=frozenset(named_in(line.text, names)),
             budgets={1: budgets[line.id]},
             strict=True,
         )

@@ -12,7 +12,7 @@ from tasks.progress import advance, publish_table
 from tasks.stage import stage
 
 
-@stage(version=2, returns=Transcript, opens=("sound",), unkeyed=("name",))
+@stage(version=3, returns=Transcript, opens=("sound",), unkeyed=("name",))
 def transcribe(store: Store, sound: Recording, recogniser: Recogniser, language: str | None, name: str) -> Transcript:
     """Recognise the original mix (separated vocals are recognised worse) and cut it into utterances.
 

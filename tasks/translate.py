@@ -11,7 +11,7 @@ from blocks.store import Store
 from blocks.translation import Translator
 from dubbing.errors import EngineRefused
 from dubbing.lesson import Noun, Recording, Termbase, Transcript, TranslatedLine, Translation
-from dubbing.problems import names_in
+from dubbing.problems import named_in, names_in
 from dubbing.terms import occurring
 from dubbing.translating import Window, budgets
 from tasks.lines import line_by_line
@@ -57,7 +57,7 @@ def translate(
         return window._replace(
             terms=tuple(occurring(termbase.terms, texts, transcript.language)),
             summary=termbase.summary,
-            names=frozenset(name for name in names if name in texts),
+            names=frozenset(named_in(texts, names)),
             budgets={n: limits[line.id] for n, line in enumerate(window.lines, 1) if line.id in limits},
         )
 

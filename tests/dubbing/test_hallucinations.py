@@ -121,11 +121,26 @@ def test_and_is_left_out_where_hardly_anybody_speaks_or_the_recogniser_guessed(g
         "Этот корректор ошибок исправляет код.",
         "Subscribers pay a monthly fee.",
         "Спасибо за вопрос, он хороший.",
+        "Subtitles by the way are useful here.",
+        "Редактор субтитров позволяет менять текст.",
         "Subtitles by themselves are a long story that we will come to in the second half of this lecture about cinema.",
     ],
 )
 def test_sentences_that_only_look_like_it_stay(sentence: str) -> None:
     assert left(segment(sentence, sure=-1.4)) == [sentence]
+
+
+CREDIT = "Субтитры создавал Иван Петров."
+
+
+def test_a_credit_without_a_known_subtitler_is_left_out_only_where_it_stands_alone() -> None:
+    before, after = segment(LESSON, length=5.0), segment(LESSON, at=12.0)
+    assert left(before, segment(CREDIT, at=5.0, length=7.0), after) == [LESSON, CREDIT, LESSON]
+    assert left(before, segment(f"{LESSON} {CREDIT}", at=6.5, length=4.0), after) == [LESSON, f"{LESSON} {CREDIT}", LESSON]
+    assert left(before, segment(CREDIT, at=6.5, length=4.0), after) == [LESSON, "", LESSON]
+    assert left(before, segment(CREDIT, at=5.0, length=7.0, sure=-1.4), after) == [LESSON, "", LESSON]
+    assert left(before, segment(CREDIT, at=5.0)) == [LESSON, ""]
+    assert left(before, segment("Субтитры сделал DimaTorzok", at=5.0, length=7.0), after) == [LESSON, "", LESSON]
 
 
 # Loops
@@ -151,7 +166,26 @@ def test_a_loop_in_a_language_without_spaces() -> None:
 
 
 def test_punctuation_and_capitals_make_no_difference_to_a_loop() -> None:
-    assert left(segment("So we go. So, we go! so we go? So we go...")) == ["So we go."]
+    assert left(segment("So we go. So, we go! so we go? So we go...", sure=-1.4)) == ["So we go."]
+
+
+@pytest.mark.parametrize(
+    ("said", "joint"),
+    [
+        ("ноль " * 8 + "один", " "),
+        ("0 " * 12 + "1", " "),
+        ("один ноль " * 6, " "),
+        ("零一" * 6, ""),
+        ("哈" * 9, ""),
+        ("раз два три " * 4, " "),
+    ],
+)
+def test_numbers_and_short_words_may_be_repeated_where_there_is_time_to_say_them(said: str, joint: str) -> None:
+    said = said.strip()
+    assert left(segment(said, joint=joint)) == [said]
+    once = left(segment(said, length=0.5, joint=joint))[0]
+    assert len(once) < len(said) / 2, "nobody speaks so fast"
+    assert left(segment(said, sure=-1.4, joint=joint)) == [once], "the recogniser guessed"
 
 
 @pytest.mark.parametrize(

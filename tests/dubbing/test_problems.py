@@ -20,8 +20,10 @@ from dubbing.problems import COMMENTING, doubts_about, lost_names, names_in, pro
         ("红色的光", "Красный свет.", "it is not in English"),
         ("Translation: red light.", "Красный свет.", COMMENTING),
         ("Here is the translation of the line.", "Красный свет поворачивает.", COMMENTING),
-        ("I'm sorry, but I cannot help with that.", "Красный свет поворачивает меньше.", COMMENTING),
-        ("As an AI language model I can only read.", "Красный свет поворачивает меньше.", COMMENTING),
+        ("I'm sorry, but I cannot translate this line.", "Красный свет поворачивает меньше.", COMMENTING),
+        ("Sure! Here is the English translation.", "Красный свет поворачивает меньше.", COMMENTING),
+        ("```json", "Красный свет.", COMMENTING),
+        ("As an AI language model, I can only read.", "Красный свет поворачивает меньше.", COMMENTING),
         ('{"text": "Red light."}', "Красный свет.", COMMENTING),
         ("Red light. " * 20, "Красный свет.", "it is too long (220 characters for 13)"),
         ("Red.", "Красный свет поворачивает меньше, чем фиолетовый, потому что " * 2, "it is too short (4 characters for 122)"),
@@ -51,7 +53,39 @@ def test_a_line_that_says_another_one_again_is_told_so() -> None:
 
 
 def test_a_comment_in_the_lesson_itself_is_translated() -> None:
-    assert problem_with("Here is the rainbow.", "Here is der Regenbogen.", "de", "en") is None
+    assert problem_with("Here is the translation.", "Here is the translation, bitte.", "de", "en") is None
+    assert problem_with("Here is the translation of this line.", "Вот перевод этой строки.", "ru", "en") is None
+    assert problem_with("Here is the translation of the figure.", "Вот параллельный перенос фигуры.", "ru", "en") is None
+    assert problem_with("I can't translate this word.", "No puedo traducir esta palabra.", "es", "en") is None
+
+
+@pytest.mark.parametrize(
+    ("source_line", "translated"),
+    [
+        ("Вот формула энергии.", "Here is the formula for energy."),
+        ("Вот три примера.", "Here are three examples."),
+        ("Я не могу делить на ноль.", "I can't divide by zero."),
+        ("Извините, я ошибся.", "I'm sorry, I made a mistake."),
+        ("Конечно, так можно.", "Sure, you can do that."),
+        ("Заметьте: знак отрицательный.", "Note: the sign is negative."),
+        ("К сожалению, я забыл.", "Unfortunately, I forgot."),
+        ("Смещение этого вектора равно нулю.", "The translation of this vector is zero."),
+        ("Как исследователь ИИ, я работаю с данными.", "As an AI researcher I work with data."),
+        ("Как языковая модель, BERT читает в обе стороны.", "As a language model, BERT reads both ways."),
+        ("Множество {1, 2} конечно.", "{1, 2} is a finite set."),
+    ],
+)
+def test_what_lecturers_say_is_no_comment(source_line: str, translated: str) -> None:
+    assert problem_with(translated, source_line, "ru", "en") is None
+    assert doubts_about(translated, source_line, "ru", "en") == ()
+
+
+def test_what_may_be_a_refusal_is_a_doubt_and_said() -> None:
+    refusal, said = "I'm sorry, but I cannot help with that.", "Красный свет поворачивает меньше."
+    assert problem_with(refusal, said, "ru", "en") is None
+    assert [(doubt.text, doubt.flagged) for doubt in doubts_about(refusal, said, "ru", "en")] == [
+        ("it may comment instead of translating", True)
+    ]
 
 
 IN_ENGLISH = (
@@ -107,6 +141,23 @@ def test_letters_of_another_script_are_not_the_language(target: str) -> None:
         ("Начало в 10:30 утра.", "It begins at 10:30 in the morning."),
         ("Счёт 5 10 15.", "The count is 5, 10, 15."),
         ("Скидка 20% сегодня.", "A twenty percent discount today."),
+        ("В 90-х было иначе.", "In the nineties it was different."),
+        ("В 1990-х было иначе.", "In the nineties it was different."),
+        ("Начало в 14:30.", "It begins at half past two."),
+        ("Начало в 2:30.", "It begins at half past two."),
+        ("Начало в 14:45.", "It begins at a quarter to three."),
+        ("Глава 2.", "Chapter II."),
+        ("Глава 5.", "Chapter V."),
+        ("В 19 веке было иначе.", "In the XIX century it was different."),
+        ("Их было 12.", "There were a dozen of them."),
+        ("Это 25 % света.", "That is about a quarter of the light."),
+        ("Это 1/4 света.", "That is a quarter of the light."),
+        ("Это 2/5 света.", "That is two fifths of the light."),
+        ("Это 2,5 метра.", "That is two and a half metres."),
+        ("Это H2O2.", "This is hydrogen dioxide."),
+        ("Это O2 и водород, 2 части.", "This is hydrogen dioxide."),
+        ("Их было 1000 человек.", "There were a thousand people."),
+        ("Это в 2 раза больше.", "That is twice as much."),
         ("Код 12345678901234567890 тут.", "The code is here."),  # longer than anyone says a number
     ],
 )
@@ -123,10 +174,32 @@ def test_a_number_may_be_written_in_another_way(source_line: str, translated: st
         ("Это 3,5 метра.", "That is 3 metres.", "3,5"),
         ("Это 200 000 рублей.", "That is 20,000 roubles.", "200 000"),
         ("От 7 до 9 дней.", "From many to more days.", "7, 9"),
+        ("Было 1990 К.", "It was quite cold in those years.", "1990"),
+        ("Здесь 5 вольт.", "I have some V here.", "5"),
+        ("Их было 2.", "They did it in different ways.", "2"),
+        ("Начало в 14:30.", "It begins at two.", "30"),
     ],
 )
 def test_a_lost_number_is_named(source_line: str, translated: str, lost: str) -> None:
     assert problem_with(translated, source_line, "ru", "en") == f"it lost the number {lost}"
+
+
+def test_a_number_that_may_be_said_in_another_way_is_a_doubt() -> None:
+    for target, source_line, translated in (
+        ("en", "Это вода, H2O.", "This is water."),
+        ("es", "Их было 12.", "Eran una docena."),
+        ("de", "Это 50 % света.", "Das ist die Hälfte des Lichts."),
+    ):
+        assert problem_with(translated, source_line, "ru", target) is None
+        [doubt] = doubts_about(translated, source_line, "ru", target)
+        assert doubt.text.startswith("it may have lost the number") and doubt.flagged
+    assert doubts_about("Tenían 17 años.", "Им было 17 лет.", "ru", "es") == ()
+
+
+def test_a_number_has_endings_in_languages_that_inflect() -> None:
+    assert problem_with("Мы видели это с пятнадцатью людьми.", "We saw it with 15 people.", "en", "ru") is None
+    assert doubts_about("Мы видели это с пятнадцатью людьми.", "We saw it with 15 people.", "en", "ru") == ()
+    assert problem_with("Мы видели это со многими людьми.", "We saw it with 17 people.", "en", "ru") == "it lost the number 17"
 
 
 def test_numbers_are_known_in_other_languages_where_anyone_can_spell_them() -> None:
