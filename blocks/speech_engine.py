@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
-import scipy.signal
 
 from blocks.engine import Engine
 from dubbing import audio
@@ -176,6 +175,8 @@ def doubts_of(text: str, samples: np.ndarray, sample_rate: int) -> tuple[str, ..
 
 def _flatness(samples: np.ndarray) -> float:
     """How even the spectrum is, from 0 to 1; Wiener entropy."""
+    import scipy.signal
+
     _, power = scipy.signal.welch(samples, nperseg=min(512, len(samples)))
     power = power[1:] + 1e-20  # without the mean
     return float(np.exp(np.log(power).mean()) / power.mean()) if len(power) else 0.0

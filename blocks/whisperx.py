@@ -113,6 +113,7 @@ class WhisperX(WhisperRecogniser):
         "torchaudio",
         "transformers",
         "pyannote-audio",
+        *("tokenizers", "onnxruntime", "soxr"),  # its words, Silero's network, how a recording is read
     )
     settings_without_effect: ClassVar[frozenset[str]] = frozenset(
         {"batch_size", "device", "threads", "keep_loaded_for", "hugging_face_token"}
@@ -348,7 +349,9 @@ class WhisperX(WhisperRecogniser):
             except Exception as error:
                 if not devices.is_out_of_memory(error) or device == "cpu":
                     raise
-            if len(words) < len(segments) and not residence.make_room(device, but=f"{self.engine_name}, {aligner}"):
+            if len(words) < len(segments) and not residence.make_room(
+                device, but=f"{self.engine_name}, {aligner} for {base_language(language)}"
+            ):
                 logger.warning("whisperx: out of memory while aligning on %s; going on on the CPU", device)
                 residence.make_room(device)
                 device = "cpu"
@@ -369,7 +372,8 @@ class WhisperX(WhisperRecogniser):
                 raise EngineRefused(f"alignment model {aligner}: no wav2vec2 network that can be loaded ({error})") from error
             return alignment.align, model, metadata
 
-        return self.loaded(load, of=(), device=device, size=ALIGNER_BYTES, part=aligner)
+        # One network may serve several languages, and what it is loaded with differs.
+        return self.loaded(load, of=(), device=device, size=ALIGNER_BYTES, part=f"{aligner} for {base_language(language)}")
 
     # Speakers
 

@@ -16,7 +16,8 @@ from pydantic import SecretStr, ValidationError
 
 from blocks import whisperx
 from blocks.residence import residence
-from blocks.whisperx import COMPUTE_TYPES, HINT_CHARACTERS, Rung, WhisperX, ladder
+from blocks.transcription import FasterWhisper
+from blocks.whisperx import ALIGNERS, COMPUTE_TYPES, HINT_CHARACTERS, Rung, WhisperX, ladder
 from dubbing import audio
 from dubbing.errors import BadSetting
 from dubbing.keys import digest
@@ -266,6 +267,22 @@ def test_aligning_that_runs_out_of_memory_goes_on_on_the_cpu(
     assert "out of memory while aligning on cuda; going on on the CPU" in caplog.text
 
 
+def test_a_network_for_two_languages_is_loaded_for_each(engine: Callable[..., WhisperX], played: Played, lesson: Path) -> None:
+    told: list[str] = []
+    align = played.align
+
+    def listening(spans: Any, model: Any, metadata: Any, *more: Any) -> Any:
+        told.append(metadata["language"])
+        return align(spans, model, metadata, *more)
+
+    sys.modules["whisperx.alignment"].align = listening  # type: ignore[attr-defined]
+    recogniser = engine(aligners={"uk": ALIGNERS["ru"]}, keep_loaded_for=600)
+    for language in ("ru", "uk", "ru"):
+        recogniser.transcribe(lesson, language, lambda share: None)
+    recogniser.close()
+    assert told == ["ru", "uk", "ru"]
+
+
 def test_a_language_without_a_model_says_so(
     engine: Callable[..., WhisperX], played: Played, lesson: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -337,6 +354,10 @@ def test_the_three_models_give_way_to_each_other(engine: Callable[..., WhisperX]
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         WhisperX(**settings)
+
+
+def test_the_key_knows_every_package_that_hears() -> None:
+    assert set(FasterWhisper.packages) <= set(WhisperX.packages), "what finds speech and reads a recording is the same"
 
 
 def test_a_model_without_a_commit_is_refused() -> None:
