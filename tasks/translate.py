@@ -48,7 +48,7 @@ def translate(
         EngineRefused: not one line could be translated.
     """
     utterances = transcript.utterances
-    limits = budgets(utterances, pace, duration, target) if translator.shortens else {}
+    limits = budgets(utterances, pace, duration, target) if translator.heeds_budgets else {}
     terms_of = [list(occurring(termbase.terms, line.text, transcript.language)) for line in utterances]
     names = names_in(line.text for line in utterances)
     names_of = [named_in(line.text, names) for line in utterances]
