@@ -28,6 +28,9 @@ class LlamaTranslator(ChatTranslator, LocalEngine):
     engine_name: ClassVar[str] = "llama"
     packages: ClassVar[tuple[str, ...]] = ("xllamacpp",)
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads", "keep_loaded_for"})
+    # Told the budgets of two lines, a 1.5B model was seen to reword the others of the window too, and one of the two lost its sense. A line
+    # that turns out too long is shortened by itself.
+    heeds_budgets: ClassVar[bool] = False
 
     model: str = Field(default="qwen2.5-coder-1.5b-instruct-q4_k_m", description="Name in the weights catalogue.")
     context: int = Field(default=4096, ge=512, description="Tokens of request and answer together.")

@@ -32,6 +32,7 @@ class Translator(Engine):
 
     listens: ClassVar[bool] = False  # whether it works from the sound, which then is an input of its cache keys
     shortens: ClassVar[bool] = False  # whether it can say a line again in fewer characters
+    heeds_budgets: ClassVar[bool] = False  # whether it translates well when it is told beforehand how many characters there is time for
 
     @property
     def model_name(self) -> str:
@@ -90,6 +91,7 @@ class ChatTranslator(Translator):
     """
 
     shortens: ClassVar[bool] = True
+    heeds_budgets: ClassVar[bool] = True
 
     reads_ahead: bool = Field(default=True, description="Read the whole transcript first, for a summary and a list of terms.")
     variants: bool = Field(default=False, description="Ask for a short, a normal and a long wording of each line; time decides.")

@@ -49,7 +49,7 @@ def translate(
         EngineRefused: not one line could be translated.
     """
     utterances = transcript.utterances
-    limits = budgets(utterances, pace, duration, target) if translator.shortens else {}
+    limits = budgets(utterances, pace, duration, target) if translator.heeds_budgets else {}
     names = names_in(line.text for line in utterances)
 
     def told(window: Window) -> Window:

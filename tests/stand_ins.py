@@ -118,6 +118,7 @@ class StandInTranslator(Translator):
     _block_type_slug = "stand-in-translator"
     engine_name: ClassVar[str] = "stand-in"
     shortens: ClassVar[bool] = True
+    heeds_budgets: ClassVar[bool] = True
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"threads"})
     style: str = "a"
     note: str = ""

@@ -159,6 +159,19 @@ def test_a_faster_or_slower_voice_costs_only_lines_that_it_leaves_too_little_tim
     assert sorted({text for texts in model.asked() for text in texts}) == sorted(TEXTS)
 
 
+def test_a_model_that_does_not_heed_budgets_is_told_none(store: Store) -> None:
+    class Small(Model):
+        engine_name: ClassVar[str] = "small"
+        heeds_budgets: ClassVar[bool] = False
+
+    model, small = Model(), Small()
+    for translator in (model, small):
+        translated(store, translator, TEXTS, pace=4.0)
+    assert "There is little time" in model._requests[0][0]
+    assert not any("There is little time" in instructions for instructions, _ in small._requests)
+    assert len(small.asked()) == 2, "nor is a line asked for again for its length"
+
+
 def test_another_setting_of_the_translator_translates_all_again(store: Store, model: Model) -> None:
     other = Model(room=500)
     translated(store, other, TEXTS)
