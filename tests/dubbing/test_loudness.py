@@ -136,6 +136,7 @@ def test_limited_white_noise_stays_under_the_ceiling(channels: int) -> None:
 @settings(max_examples=15)
 def test_whatever_the_sound_it_is_limited(seed: int, loudness: float, bandwidth: int) -> None:
     samples = signal.lfilter(signal.firwin(63, bandwidth / 20), [1.0], noise(2, seed)[: SAMPLE_RATE // 2], axis=0) * loudness
+    samples *= signal.windows.tukey(len(samples), 0.05)[:, None]  # a sound that breaks off rings in theory, after the limiter's last sample
     assert ideal_peak(limited(samples)) <= CEILING + 0.1
 
 
