@@ -332,10 +332,5 @@ def shares(start: datetime, end: datetime, needs: Iterable[Need]) -> dict[str, f
     return result
 
 
-def seconds_between(start: datetime, end: datetime, since: datetime) -> float:
-    """Of the time from start to end, how much is after `since`."""
-    return max(0.0, (end - max(start, since)).total_seconds())
-
-
 def _clock(moment: datetime) -> str:
     return moment.strftime("%d %b %H:%M %Z").strip()
