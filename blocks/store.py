@@ -3,7 +3,8 @@
 - `blobs/ab/<sha256>`: files by content, immutable, written whole or not at all, hashed when read.
 - `records/<stage>/v<version>/<key>` and `lines/<stage>/v<version>/<key>`: small JSON that points at blobs. A record carries a checksum over
   its name and content, so a truncated, altered or misplaced record can't be read.
-- `packs/`: the line records that a lesson's stage used last, in one file: a shortcut past a thousand small reads, never the only copy.
+- `packs/`: the line records that a lesson's stage used last, in one file: a shortcut past a thousand small reads. The mix's encoded pieces
+  have no other record: without their pack they are encoded again.
 - `lessons/`, `figures`: what runs did and what they took. `edits/`: what reviewers changed: the one thing here that no rerun brings back.
 - `claims/`: who computes what just now (`blocks.claims`). `scratch/`: work in hand.
 
@@ -151,6 +152,11 @@ class Store(WritableFileSystem):
         except BlobDamaged as damaged:
             return list(damaged.sha256s)
         return []
+
+    def vanished(self, artifacts: Iterable[Artifact]) -> list[Artifact]:
+        """Those of the blobs whose files this process was given, and that are no longer on the disk."""
+        opened = [artifact for artifact in dict.fromkeys(artifacts) if artifact.sha256 in self._checked]
+        return [artifact for artifact in opened if self._disk.size(artifact.address) is None]
 
     def missing(self, artifacts: Iterable[Artifact]) -> list[Artifact]:
         """Those of the blobs that are not there with their size. Reads and writes nothing."""

@@ -143,7 +143,7 @@ class Stage(Generic[Result]):
                     require_packages(*_engines.get())
                     _have_engines(inputs.values())
                     store.fetch(self.opened(inputs))
-                    result = plain(function(store, **inputs))
+                    result = plain(self._computed(store, inputs))
                     work.finish()
             except BaseException:
                 if call:
@@ -174,6 +174,17 @@ class Stage(Generic[Result]):
         key = f"records/{self.name}/v{self.version}/{digest('stage', self.name, self.version, digests)}"
         words = {f"{name}.{part}" if part else name: value for name in kept for part, value in described(kept[name]).items()}
         return key, words
+
+    def _computed(self, store: Store, inputs: Mapping[str, Any]) -> Result:
+        try:
+            return self.function(store, **inputs)
+        except Exception:
+            # A clean-up beside this run may have taken a file that was being read: what that looks like depends on the reader.
+            gone = store.vanished(artifacts_in(inputs))
+            if not gone:
+                raise
+            store.fetch(gone)  # says which have to be made again; those of a bucket are brought again
+            return self.function(store, **inputs)
 
     def opened(self, inputs: Mapping[str, Any]) -> list[Artifact]:
         """The blobs that the stage opens whatever its lines are."""

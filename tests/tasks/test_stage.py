@@ -141,6 +141,34 @@ def test_a_lost_blob_is_noticed_by_who_opens_it_and_its_maker_runs_again(
     assert runs == ["some sound", "some sound"]
 
 
+@stages.stage(version=1, returns=Spoken, opens=("sound",))
+def listen_while_cleaned(store: Store, sound: Sound, turn: int) -> Spoken:
+    path = store.path_of(sound.media)
+    if turn == 1:
+        path.unlink()
+    return Spoken(text=path.read_text())
+
+
+def test_a_blob_that_goes_while_it_is_read_is_made_again(store: Store, record_sound: Stage[Sound], runs: list[str]) -> None:
+    with pytest.raises(BlobDamaged) as damaged:
+        run(lambda: listen_while_cleaned(store, sound=record_sound(store, text="some sound"), turn=1))
+    store.distrust(damaged.value.sha256s)
+    heard, _ = run(lambda: listen_while_cleaned(store, sound=record_sound(store, text="some sound"), turn=2))
+    assert heard.text == "some sound"
+    assert runs == ["some sound", "some sound"]
+
+
+def test_an_error_of_the_stage_itself_is_told_as_it_is(store: Store, record_sound: Stage[Sound], runs: list[str]) -> None:
+    @stages.stage(version=1, returns=Spoken, opens=("sound",))
+    def fail(store: Store, sound: Sound) -> Spoken:
+        runs.append("fail")
+        raise SilentSource(store.read_bytes(sound.media).decode())
+
+    with pytest.raises(SilentSource, match="some sound"):
+        run(lambda: fail(store, sound=record_sound(store, text="some sound")))
+    assert runs == ["some sound", "fail"]
+
+
 def test_a_record_with_a_changed_digit_is_not_believed(store: Store, record_sound: Stage[Sound], runs: list[str]) -> None:
     run(lambda: record_sound(store, text="take 1"))
     [path] = Path(store.folder).glob("records/*/*/*")
