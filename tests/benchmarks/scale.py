@@ -38,6 +38,7 @@ with server() as own:
     def empty():
         for n in range(13): nothing(n)
     empty()
+os._exit(0)  # as `coursedub` does: Prefect would wait for a server that has ended
 """
 
 
