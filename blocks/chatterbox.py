@@ -72,6 +72,7 @@ class Chatterbox(SpeechEngine):
     _block_type_name = "Coursedub Chatterbox"
     _block_type_slug = "coursedub-chatterbox"
     engine_name: ClassVar[str] = "chatterbox"
+    for_gpu: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"address", "connect_timeout", "timeout", "patience", "at_once"})
 

@@ -31,6 +31,7 @@ class DemucsSeparator(Separator, LocalEngine):
     _block_type_name = "Coursedub Demucs"
     _block_type_slug = "coursedub-demucs"
     engine_name: ClassVar[str] = "demucs"
+    for_gpu: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("demucs", "torch", "soxr")
     extra: ClassVar[str] = "demucs"
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"device", "threads", "keep_loaded_for"})

@@ -6,8 +6,9 @@ transcription, translation, speech) is one module with a base class of its own b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
@@ -18,6 +19,8 @@ from blocks.residence import residence
 from dubbing import weights
 from dubbing.errors import BadSetting
 from dubbing.privacy import report_nothing
+
+NOT_INSTALLED = "not installed"
 
 report_nothing()  # an engine's package is imported by a method of one of the blocks below
 
@@ -39,6 +42,11 @@ class Engine(Block):
     extra: ClassVar[str] = ""
     """Of this project, that installs the packages; empty for what is always there."""
     settings_without_effect: ClassVar[frozenset[str]] = frozenset()
+    for_gpu: ClassVar[bool] = False
+    """Whether the GPU server is its place: its model is slow elsewhere, or the service that it asks is there."""
+
+    def wants_gpu(self) -> bool:
+        return self.for_gpu
 
     def weights_names(self) -> tuple[str, ...]:
         """Catalogue names of the weights this engine loads."""
@@ -57,7 +65,7 @@ class Engine(Block):
             "engine": type(self).__name__,
             "settings": settings,
             "weights": {name: weights.find(name).digest() for name in self.weights_names()},
-            "packages": {package: _installed_version(package) for package in self.packages},
+            "packages": {package: _version(package) for package in self.packages},
         }
 
     def require_packages(self) -> None:
@@ -71,7 +79,7 @@ class Engine(Block):
     def missing_packages(self) -> list[str]:
         """What its extra would install and isn't installed here."""
         needed = (*self.packages, *self.packages_without_effect) if self.extra else ()
-        return [package for package in needed if _installed_version(package) == "not installed"]
+        return [package for package in needed if installed_version(package) == NOT_INSTALLED]
 
     def close(self) -> None:
         """Free the model's memory. The engine loads it again when next used."""
@@ -122,8 +130,33 @@ def require_packages(engines: Iterable[Engine], profile: str = "") -> None:
         raise BadSetting(f"{names}: not installed here: {packages}; pip install 'coursedub[{extras}]' does it{look}")
 
 
-def _installed_version(package: str) -> str:
+def engines_of(inputs: Mapping[str, Any]) -> list[Engine]:
+    """The engines among a stage's inputs."""
+    return [value for value in inputs.values() if isinstance(value, Engine)]
+
+
+def installed_version(package: str) -> str:
+    """The version, or NOT_INSTALLED."""
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED
+
+
+_versions: ContextVar[Mapping[str, str] | None] = ContextVar("versions", default=None)
+
+
+@contextmanager
+def with_packages_of_another(versions: Mapping[str, str]) -> Iterator[None]:
+    """Engines inside the block count as they do on another machine, where these packages are installed: what was computed there is found
+    here in the cache, and a plan here tells what would be computed there."""
+    token = _versions.set(versions)
+    try:
+        yield
+    finally:
+        _versions.reset(token)
+
+
+def _version(package: str) -> str:
+    elsewhere = _versions.get() or {}
+    return elsewhere.get(package) or installed_version(package)

@@ -68,6 +68,9 @@ class GpuServer(Block):
     hours_a_day: float | None = Field(default=None, gt=0, le=24, description="Most hours in any 24 that it may be up.")
     cost_a_day: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Most that it may cost in any 24 hours.")
     up_within_minutes: float = Field(default=20.0, ge=0, description="Minutes that it is waited for to come up.")
+    serve_within_minutes: float = Field(
+        default=20.0, ge=0, description="Minutes that it is waited for to begin to work once it is up: its models are loaded first."
+    )
     down_within_minutes: float = Field(
         default=60.0, ge=0, description="Minutes that it is waited for to be shelved: a snapshot of a large disk takes longer than a start."
     )
@@ -85,6 +88,11 @@ class GpuServer(Block):
             raise BadSetting(f"GPU server: server_id {self.server_id!r} is no UUID; `openstack server list` shows it") from None
         if bool(self.auth_url) != bool(self.application_credential_id and self.application_credential_secret.get_secret_value()):
             raise BadSetting("GPU server: auth_url, application_credential_id and application_credential_secret go together")
+
+    @property
+    def reference(self) -> str:
+        """What `open_gpu_server` takes to give this server on another machine: the saved block's name, else the id."""
+        return self._block_document_name or self.server_id
 
     @property
     def limits(self) -> Limits:

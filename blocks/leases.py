@@ -7,6 +7,8 @@ Every write that may be tried again after a lost answer is one that changes noth
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
     import psycopg
 
 Result = TypeVar("Result")
+logger = logging.getLogger("coursedub.leases")
 
-LEASE = 300.0  # seconds; renewed each minute, so that a few lost renewals do no harm
+LEASE = 300.0  # seconds
+RENEW_EVERY = 60.0  # seconds: a few lost renewals do no harm
 LONGEST_LEASE = 3600.0  # what a limit may be exceeded by
 PATIENCE = 30.0  # seconds that the database may be away: a restart of it takes some
 _PAUSE = 0.5
@@ -70,12 +74,27 @@ CREATE TABLE IF NOT EXISTS coursedub.lease (
     server text NOT NULL,
     owner text NOT NULL,
     reason text NOT NULL,
+    run text NOT NULL,             -- of Prefect, that took it; empty: somebody else did
     taken timestamptz NOT NULL,
     renewed timestamptz NOT NULL,
     expires timestamptz NOT NULL,
     ended timestamptz              -- when it was given back
 );
 CREATE INDEX IF NOT EXISTS lease_server ON coursedub.lease (server, expires);
+CREATE INDEX IF NOT EXISTS lease_run ON coursedub.lease (run) WHERE ended IS NULL;
+CREATE TABLE IF NOT EXISTS coursedub.job (  -- see blocks/jobs.py
+    lease uuid PRIMARY KEY REFERENCES coursedub.lease,
+    server text NOT NULL,
+    request jsonb NOT NULL,
+    asked timestamptz NOT NULL,
+    worker text,                   -- whose hands it is in
+    taken integer NOT NULL DEFAULT 0,  -- how often it was taken into hands
+    alive timestamptz,             -- when these last moved
+    progress jsonb,
+    finished timestamptz,
+    failure jsonb                  -- null: there is none
+);
+CREATE INDEX IF NOT EXISTS job_server ON coursedub.job (server, asked) WHERE finished IS NULL;
 CREATE TABLE IF NOT EXISTS coursedub.server_order (
     id uuid PRIMARY KEY,
     server text NOT NULL,
@@ -107,7 +126,7 @@ CREATE TABLE IF NOT EXISTS coursedub.waking (
 CREATE UNIQUE INDEX IF NOT EXISTS waking_open ON coursedub.waking (server) WHERE down IS NULL;
 CREATE INDEX IF NOT EXISTS waking_server ON coursedub.waking (server, asked);
 """
-_HOLDING = "ended IS NULL AND expires > clock_timestamp()"
+HOLDING = "ended IS NULL AND expires > clock_timestamp()"
 
 
 class Seen(NamedTuple):
@@ -120,6 +139,40 @@ class Seen(NamedTuple):
     seen: datetime
     since: datetime
     serves: datetime | None
+
+
+class Holding:
+    """A lease in the hands of somebody who works."""
+
+    def __init__(self, leases: Leases, lease: Lease) -> None:
+        self.lease = lease
+        self._leases = leases
+        self._lost: NoLease | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """
+        Raises:
+            NoLease: it could not be renewed: stop working.
+        """
+        if self._lost:
+            raise self._lost
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(PATIENCE)
+
+    def _keep(self) -> None:
+        while not self._stopped.wait(RENEW_EVERY):
+            try:
+                self.lease = self._leases.renew(self.lease)
+            except NoLease as lost:
+                self._lost = lost
+                return
+            except LeasesDown as away:
+                logger.warning("%s", away)
 
 
 class Leases:
@@ -139,8 +192,11 @@ class Leases:
 
     # Leases: for those who work.
 
-    def take(self, owner: str, reason: str, seconds: float = LEASE) -> Lease:
+    def take(self, owner: str, reason: str, seconds: float = LEASE, run: str = "") -> Lease:
         """
+        Args:
+            run: of Prefect, on whose end the lease can be ended without knowing it.
+
         Raises:
             NoLease: the server is closed.
         """
@@ -152,13 +208,13 @@ class Leases:
             if closed := closed_because(self._facts(connection), self._limits):
                 raise NoLease(f"GPU server {self.server}: {closed}")
             connection.execute(
-                "INSERT INTO coursedub.lease SELECT %s, %s, %s, %s, now, now, now + make_interval(secs => %s) "
+                "INSERT INTO coursedub.lease SELECT %s, %s, %s, %s, %s, now, now, now + make_interval(secs => %s) "
                 "FROM clock_timestamp() AS now ON CONFLICT DO NOTHING",
-                (new, self.server, owner, reason, seconds),
+                (new, self.server, owner, reason, run, seconds),
             )
             return self._lease(connection, str(new))
 
-        return self._tried(take)
+        return self.tried(take)
 
     def renew(self, lease: Lease, seconds: float = LEASE) -> Lease:
         """
@@ -173,21 +229,47 @@ class Leases:
                 raise NoLease(f"GPU server {self.server}: {closed}")
             renewed = connection.execute(
                 "UPDATE coursedub.lease SET renewed = clock_timestamp(), expires = clock_timestamp() + make_interval(secs => %s) "
-                f"WHERE id = %s AND {_HOLDING}",
+                f"WHERE id = %s AND {HOLDING}",
                 (seconds, lease.id),
             )
             if not renewed.rowcount:
                 raise NoLease(f"GPU server {self.server}: the lease of {lease.owner} has ended")
             return self._lease(connection, lease.id)
 
-        return self._tried(renew)
+        return self.tried(renew)
 
     def give_back(self, lease: Lease) -> None:
-        self._tried(
+        self.tried(
             lambda connection: connection.execute(
-                f"UPDATE coursedub.lease SET ended = clock_timestamp() WHERE id = %s AND {_HOLDING}", (lease.id,)
+                f"UPDATE coursedub.lease SET ended = clock_timestamp() WHERE id = %s AND {HOLDING}", (lease.id,)
             )
         )
+
+    def give_back_of(self, run: str) -> int:
+        """End what a run of Prefect holds, whatever became of it. Returns how many leases that were."""
+        return self.tried(
+            lambda connection: (
+                connection.execute(
+                    f"UPDATE coursedub.lease SET ended = clock_timestamp() WHERE server = %s AND run = %s AND {HOLDING}",
+                    (self.server, run),
+                ).rowcount
+            )
+        )
+
+    @contextmanager
+    def holding(self, owner: str, reason: str, run: str = "") -> Iterator[Holding]:
+        """A lease that is renewed inside the block, in a thread of its own, and given back at its end.
+
+        Raises:
+            NoLease
+        """
+        held = Holding(self, self.take(owner, reason, run=run))
+        try:
+            yield held
+        finally:
+            held.stop()
+            with suppress(LeasesDown):  # then it ends by itself
+                self.give_back(held.lease)
 
     def may_work(self, lease: Lease) -> bool:
         """Whether the lease holds, and a pass since it was taken found the server up. What a pass before it found may be over: that one
@@ -197,12 +279,12 @@ class Leases:
             return bool(
                 connection.execute(
                     "SELECT 1 FROM coursedub.lease, coursedub.server WHERE id = %s AND name = server AND serves > taken "
-                    f"AND serves = seen AND {_HOLDING}",
+                    f"AND serves = seen AND {HOLDING}",
                     (lease.id,),
                 ).fetchone()
             )
 
-        return self._tried(may_work)
+        return self.tried(may_work)
 
     # Orders: for persons.
 
@@ -237,7 +319,7 @@ class Leases:
             assert row
             return Order(*row)
 
-        return self._tried(order)
+        return self.tried(order)
 
     # The server's lock, and what whoever holds it notes.
 
@@ -248,7 +330,7 @@ class Leases:
         Raises:
             LeasesDown
         """
-        connection = self._tried(self._connected, opened=False)
+        connection = self.tried(self._connected, opened=False)
         import psycopg
 
         try:
@@ -262,7 +344,7 @@ class Leases:
             connection.close()
 
     def facts(self) -> Facts:
-        return self._tried(self._facts)
+        return self.tried(self._facts)
 
     def seen(self) -> Seen | None:
         """None: no pass was ever made."""
@@ -273,7 +355,7 @@ class Leases:
             ).fetchone()
             return Seen(*row) if row else None
 
-        return self._tried(seen)
+        return self.tried(seen)
 
     def wakings(self, since: datetime | None = None) -> list[Waking]:
         """Those that had not ended at `since`, oldest first."""
@@ -286,7 +368,7 @@ class Leases:
             ).fetchall()
             return [Waking(*row) for row in rows]
 
-        return self._tried(wakings)
+        return self.tried(wakings)
 
     def needs(self, since: datetime | None = None) -> list[Need]:
         """Who needed it, when: by lease, or as one who held it up."""
@@ -300,7 +382,7 @@ class Leases:
             ).fetchall()
             return sorted((Need(*row) for row in rows), key=lambda need: need.start)
 
-        return self._tried(needs)
+        return self.tried(needs)
 
     def _facts(self, connection: psycopg.Connection[Any]) -> Facts:
         here = {"server": self.server}
@@ -308,7 +390,7 @@ class Leases:
         assert row
         now: datetime = row[0]
         leases = connection.execute(
-            f"SELECT id::text, owner, reason, taken, expires FROM coursedub.lease WHERE server = %(server)s AND {_HOLDING} ORDER BY taken",
+            f"SELECT id::text, owner, reason, taken, expires FROM coursedub.lease WHERE server = %(server)s AND {HOLDING} ORDER BY taken",
             here,
         ).fetchall()
         order = connection.execute(
@@ -349,6 +431,9 @@ class Leases:
             reached=seen[1] if seen else None,
         )
 
+    def lease(self, lease: str) -> Lease:
+        return self.tried(lambda connection: self._lease(connection, lease))
+
     def _lease(self, connection: psycopg.Connection[Any], lease: str) -> Lease:
         row = connection.execute(
             "SELECT id::text, owner, reason, taken, expires, ended FROM coursedub.lease WHERE id = %s", (lease,)
@@ -367,7 +452,7 @@ class Leases:
 
         return psycopg.connect(self._database, autocommit=True, **_CONNECTION)  # type: ignore[arg-type]
 
-    def _tried(self, work: Callable[..., Result], opened: bool = True) -> Result:
+    def tried(self, work: Callable[..., Result], opened: bool = True) -> Result:
         """What some work gives, in a transaction of its own; tried again while the database can't be reached.
 
         Args:

@@ -37,6 +37,7 @@ class OllamaTranslator(ChatTranslator):
     _block_type_name = "Coursedub Ollama translator"
     _block_type_slug = "coursedub-ollama-translator"
     engine_name: ClassVar[str] = "ollama"
+    for_gpu: ClassVar[bool] = True
     packages_without_effect: ClassVar[tuple[str, ...]] = ("ollama",)
     extra: ClassVar[str] = "ollama"
     settings_without_effect: ClassVar[frozenset[str]] = frozenset({"host", "keep_alive", "timeout", "retries", "retry_delay"})

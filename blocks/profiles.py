@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import httpx
@@ -53,6 +53,13 @@ class Profile(Block):
     recogniser: str = Field(default="faster-whisper", description=f"{_HOW}coursedub-whisperx/mine.")
     translator: str = Field(default="llama", description=f"{_HOW}coursedub-ollama-translator/mine.")
     speech: str = Field(default="kokoro", description=f"{_HOW}coursedub-speech-chain/mine.")
+    all_on_gpu_server: bool = Field(
+        default=False, description="Where a run has a GPU server, also the engines that need no GPU work there and nowhere else."
+    )
+
+    def on_gpu_server(self, engines: Iterable[Engine]) -> bool:
+        """Whether a stage that works with these engines is the GPU server's."""
+        return any(engine.wants_gpu() or self.all_on_gpu_server for engine in engines)
 
     def engines(self) -> Engines:
         """
@@ -66,6 +73,10 @@ class Profile(Block):
             _engine(SPEECH_ENGINES, "speech", self.speech),
         )
 
+
+ENGINES: tuple[type[Engine], ...] = tuple(
+    kind for table in (SEPARATORS, RECOGNISERS, TRANSLATORS, SPEECH_ENGINES) for kind in table.values()
+)
 
 PROFILES = {
     "cpu": Profile(),

@@ -80,6 +80,9 @@ class SpeechChain(SpeechEngine):
             **{engine.engine_name: engine.fingerprint() for engine in self.chain},
         }
 
+    def wants_gpu(self) -> bool:
+        return any(engine.wants_gpu() for engine in self.chain)
+
     def close(self) -> None:
         for engine in self.chain:
             engine.close()

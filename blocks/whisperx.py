@@ -104,6 +104,7 @@ class WhisperX(WhisperRecogniser):
     _block_type_name = "Coursedub WhisperX"
     _block_type_slug = "coursedub-whisperx"
     engine_name: ClassVar[str] = "whisperx"
+    for_gpu: ClassVar[bool] = True
     extra: ClassVar[str] = "whisperx"
     packages: ClassVar[tuple[str, ...]] = (
         "whisperx",

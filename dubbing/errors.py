@@ -12,7 +12,7 @@ A bug is any other exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class CoursedubError(Exception):
@@ -170,3 +170,21 @@ class BlobDamaged(CoursedubError):
         self.sha256s = tuple(sha256s)
         more = f" and {len(self.sha256s) - 1} more" if len(self.sha256s) > 1 else ""
         super().__init__(f"stored blob {self.sha256s[0][:12]}{more} {why}")
+
+
+def same_failure(kind: str, message: str) -> CoursedubError:
+    """A failure that another process met, by the name of its class.
+
+    >>> same_failure("SilentSource", "lesson.mp4: silent").exit_code, same_failure("KeyError", "x").exit_code
+    (18, 1)
+    """
+    found = next((one for one in _kinds(CoursedubError) if one.__name__ == kind), CoursedubError)
+    while found.__init__ is not CoursedubError.__init__:  # its message was put together already
+        found = found.__mro__[1]
+    return found(message)
+
+
+def _kinds(root: type[CoursedubError]) -> Iterator[type[CoursedubError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)

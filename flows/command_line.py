@@ -221,6 +221,11 @@ def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--loudness", type=loudness, metavar="LUFS", help="loudness of the new track, or 'source' (default: -16)")
     verb.add_argument("--ducking", type=float, metavar="DB", help="how far the background goes down under speech (default: 6)")
     verb.add_argument("--seed", type=int, help="for voices that read differently each time (default: 0)")
+    verb.add_argument(
+        "--gpu-server",
+        metavar="SERVER",
+        help="wake this server for what needs one: a saved block, or its id in the cloud; needs a bucket",
+    )
     verb.add_argument("--output", metavar="DIR", help="folder for the result (default: NAME.LANGUAGE beside the lesson)")
     verb.add_argument("--store", metavar="STORE", help=_STORE_HELP)
     verb.add_argument("--max-megabytes", type=float, metavar="MB", help="largest lesson that is taken (default: 500)")
@@ -246,7 +251,7 @@ _LESSON_OPTIONS = (
         "seed",
         "terms",
     ),
-    *("output", "store", "max_megabytes", "max_hours"),
+    *("gpu_server", "output", "store", "max_megabytes", "max_hours"),
 )
 
 

@@ -14,15 +14,19 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from prefect import flow
+from prefect.context import FlowRunContext
 from pydantic import Field
 
-from blocks.profiles import Engines, name_of_profile, profile_named
+from blocks.engine import with_packages_of_another
+from blocks.gpu_server import GpuServer, open_gpu_server
+from blocks.profiles import Engines, Profile, name_of_profile, profile_named
 from blocks.speech import SpeechEngine
-from blocks.store import Store, file_digest, open_store
+from blocks.store import Store, default_store, file_digest, open_store
 from blocks.translation import Translator
 from dubbing import media, mixing, placement, sources
 from dubbing.documents import spoken_by
@@ -42,12 +46,15 @@ from dubbing.lesson import (
     Timeline,
     Transcript,
     Translation,
+    plain,
 )
 from dubbing.terms import from_table, with_given
+from flows.imagine import imagine
 from tasks.deliver import Made, deliver, delivered
 from tasks.extract_audio import extract_audio
 from tasks.fit import fit
-from tasks.history import written_down
+from tasks.hand_over import Spent, hand_over, noted_packages
+from tasks.history import runs_of, written_down
 from tasks.ingest import ingest
 from tasks.inspect import inspect
 from tasks.mix import mix
@@ -67,7 +74,10 @@ from tasks.transcribe import transcribe
 from tasks.translate import translate
 
 SHORTER_AT_MOST = 2  # times a line that doesn't fit is said shorter
+VISITS = 3  # to the GPU server: after the first, changes in the lesson's folder can be applied
 REPLAYS = 3  # times the same blob may turn out damaged before the store is given up
+
+Told = TypeVar("Told")
 
 
 class Wishes(NamedTuple):
@@ -83,7 +93,15 @@ class Wishes(NamedTuple):
     terms: tuple[Term, ...] = ()
 
 
-@flow(name="dub-video")
+def let_go(flow: Any, flow_run: Any, state: Any) -> None:
+    """The run needs the GPU server no more, however it ended."""
+    name = flow_run.parameters.get("gpu_server")
+    if name:
+        server = open_gpu_server(name)
+        server.leases().give_back_of(str(flow_run.id))
+
+
+@flow(name="dub-video", on_completion=[let_go], on_failure=[let_go], on_cancellation=[let_go], on_crashed=[let_go])
 def dub_video(
     source: Annotated[str, Field(description="Path or http(s) address of the lesson.")],
     target_language: Annotated[str, Field(description="BCP 47 tag of the language to dub into.")] = "en",
@@ -109,6 +127,13 @@ def dub_video(
     terms: Annotated[
         str | None, Field(description="CSV file of terms (source, translation, note) for the translator; a course shares one.")
     ] = None,
+    gpu_server: Annotated[
+        str | None,
+        Field(
+            description="GPU server that does what needs one, and is woken for it: a saved block, or its id in the cloud. When empty, all "
+            "is done here."
+        ),
+    ] = None,
     output: Annotated[str | None, Field(description="Folder for the result; beside the lesson when empty.")] = None,
     store: Annotated[
         str | None,
@@ -119,10 +144,15 @@ def dub_video(
 ) -> dict[str, Any]:
     """Dub one lesson and write its folder. Returns where it is, what is in it, and what each stage did."""
     started = time.monotonic()
-    engines = profile_named(profile, separator=separator, recogniser=recogniser, translator=translator, speech=speech).engines()
+    instead = {"separator": separator, "recogniser": recogniser, "translator": translator, "speech": speech}
+    chosen = profile_named(profile, **instead)
+    engines = chosen.engines()
     wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed, given_terms(terms))
     check(engines, wishes)
+    server = open_gpu_server(gpu_server) if gpu_server else None
     results = open_store(store)
+    if server and results.working_files is None:
+        raise BadSetting(f"store {results.where}: with a GPU server it must be a bucket, which both machines see")
     results.while_waiting(tell_waiting)
     log = StageLog()
     try:
@@ -130,33 +160,105 @@ def dub_video(
             found = find(source, scratch, media.Limits(max_megabytes, max_hours))
             folder = output_folder(output, source, found, target_language)
             reviewing = Review(results, found.sha256, target_language, folder, name=found.name)
-            with working_with(engines.each(), name_of_profile(profile)), written_down(results, found, target_language, str(folder)):
-                made, files = _made_and_delivered(results, found, engines, wishes, reviewing)
+            # What the GPU server does needs no packages here.
+            here = engines.each() if server is None else ()
+            with working_with(here, name_of_profile(profile)), written_down(results, found, target_language, str(folder)):
+
+                def tell() -> Made:
+                    return story(results, found, engines, wishes, reviewing)
+
+                request = request_of(found, wishes, name_of_profile(profile), instead, store)
+                elsewhere = server and Elsewhere(server, chosen, request)
+                made, files = _made_and_delivered(results, found, reviewing, elsewhere.then(results, found, tell) if elsewhere else tell)
     except BaseException:
         log.stop()  # nothing that runs beside is waited for
         raise
     finally:
         results.close()
         engines.close()
-    return {
+        if server:
+            server.close()
+    result = {
         "output_dir": str(folder),
         "files": files,
         "edits": as_rows(made.revision),
         "stages": log.outcomes(),
         "seconds": round(time.monotonic() - started, 2),
     }
+    if elsewhere:
+        result["gpu_server"] = elsewhere.spent()
+    return result
 
 
-def _made_and_delivered(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewing: Review) -> tuple[Made, dict[str, str]]:
-    """Tell the story until nothing that it needs turns out damaged and nobody changes the lesson's folder meanwhile."""
-    damaged: Counter[str] = Counter()
-    while True:
-        try:
+class Elsewhere:
+    """The GPU server as a run uses it: it is woken for what needs it, and for nothing else."""
+
+    def __init__(self, server: GpuServer, profile: Profile, request: dict[str, Any]) -> None:
+        self._server, self._profile, self._request = server, profile, request
+        self._visits: list[Spent] = []
+
+    def then(self, store: Store, lesson: Source, tell: Callable[[], Made]) -> Callable[[], Made]:
+        """The story, told when the server has done its part of it."""
+
+        def told() -> Made:
+            for _ in range(VISITS + 1):
+                with with_packages_of_another(noted_packages(store, self._server.server_id)):
+                    plan, _ = imagine(store, lesson.sha256, runs_of(store, lesson.sha256), tell)
+                    wanting = [one for one in plan.stages if one.state != "cached" and self._profile.on_gpu_server(one.works_with)]
+                    if not wanting:
+                        return tell()
+                self._visit(store, lesson)
+            raise BadSetting(
+                f"GPU server: it did its part, and still {wanting[0].stage} is not done ({wanting[0].why}): settings differ between here "
+                "and there"
+            )
+
+        return told
+
+    def spent(self) -> dict[str, float]:
+        return {"seconds": sum(visit.seconds for visit in self._visits), "cost": sum(visit.cost for visit in self._visits)}
+
+    def _visit(self, store: Store, lesson: Source) -> None:
+        # Before it is woken: it never sees the file itself.
+        here = ingest(store, sha256=lesson.sha256, path=lesson.path, name=lesson.name)
+        extract_audio(store, lesson=here, name=lesson.name)
+        context = FlowRunContext.get()
+        run = str(context.flow_run.id) if context and context.flow_run else ""
+        target = self._request["wishes"]["target_language"]
+        self._visits.append(hand_over(self._server, lesson, self._request, target, run))
+
+
+def request_of(lesson: Source, wishes: Wishes, profile: str, engines: Mapping[str, str | None], store: str | None) -> dict[str, Any]:
+    """What the GPU server is asked for, in plain JSON: `flows.compute_stages` takes it."""
+    return {
+        "lesson": plain(lesson),
+        "wishes": {**wishes._asdict(), "terms": [plain(term) for term in wishes.terms]},
+        "profile": profile,
+        "engines": dict(engines),
+        "store": store or default_store(),
+    }
+
+
+def _made_and_delivered(store: Store, found: Source, reviewing: Review, tell: Callable[[], Made]) -> tuple[Made, dict[str, str]]:
+    """Tell the story until nobody changes the lesson's folder meanwhile."""
+
+    def once() -> tuple[Made, dict[str, str]]:
+        while True:
             reviewing.look()
-            made = story(store, found, engines, wishes, reviewing)
+            made = tell()
             store.fetch(delivered(made))
             if reviewing.is_up_to_date():
                 return made, deliver(store, made, found.name, found.sha256, reviewing.folder)
+
+    return computed_whole(store, once)
+
+
+def computed_whole(store: Store, tell: Callable[[], Told]) -> Told:
+    """Tell a story until nothing that it needs turns out damaged."""
+    damaged: Counter[str] = Counter()
+    while True:
+        try:
+            return tell()
         except BlobDamaged as blobs:
             # They count as gone from now on: the stage that made one misses and makes it again, the others are cached.
             store.distrust(blobs.sha256s)

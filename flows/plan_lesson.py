@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from blocks.profiles import profile_named
-from blocks.store import artifacts_in, open_store
+from blocks.store import open_store
 from dubbing import media
 from flows.dub_video import Wishes, check, dub_video, find, given_terms, output_folder, story
-from tasks.deliver import Made, delivered
+from flows.imagine import imagine
+from tasks.deliver import Made
 from tasks.history import FIGURES, Run, runs_of
-from tasks.planning import Plan, PlannedLine, PlannedStage, State, imagined, is_known
+from tasks.planning import PlannedLine, PlannedStage, State, is_known
 from tasks.review import Review
 from tasks.stage import STAGES
 
@@ -42,17 +43,13 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
         store = open_store(parameters["store"])
         folder = output_folder(parameters["output"], parameters["source"], found, asked.target_language)
         runs = runs_of(store, found.sha256)
-        while True:
-            plan = Plan(found.sha256, runs)
-            reviewing = Review(store, found.sha256, asked.target_language, folder, only_look=True, name=found.name)
-            with imagined(plan):
-                reviewing.look()
-                made = story(store, found, engines, asked, reviewing)
-            # What would be opened and is gone would be made again: as the run does, imagine again without it.
-            gone = store.missing([*plan.needed, *_opened_at_the_end(made)])
-            if not gone:
-                break
-            store.distrust(artifact.sha256 for artifact in gone)
+        reviewing = Review(store, found.sha256, asked.target_language, folder, only_look=True, name=found.name)
+
+        def tell() -> Made:
+            reviewing.look()
+            return story(store, found, engines, asked, reviewing)
+
+        plan, made = imagine(store, found.sha256, runs, tell)
     stages = _merged(plan.stages)
     figures = store.read_record(FIGURES) or {}
     lines = _number_of_lines(stages, runs, found.duration)
@@ -73,13 +70,6 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
         "seconds_incomplete": any(value is None for value in seconds),
         "cost": None if cost_per_hour is None else round(known / 3600 * cost_per_hour, 4),
     }
-
-
-def _opened_at_the_end(made: Made) -> list[Any]:
-    """The blobs that go into the lesson's folder, when all of them are known."""
-    if not all(is_known(value) for value in made):
-        return []
-    return list(artifacts_in(delivered(made)))
 
 
 def _merged(planned: list[PlannedStage]) -> list[PlannedStage]:

@@ -13,22 +13,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from tasks.progress import Event
-
-# Share of a lesson's time that each stage takes on two cores without a GPU (tests/benchmarks/lesson.py): to estimate what is left.
-TIME_SHARES = {
-    "ingest": 0.01,
-    "extract_audio": 0.03,
-    "separate": 0.12,
-    "transcribe": 0.12,
-    "translate": 0.26,
-    "synthesize": 0.25,
-    "fit": 0.02,
-    "subtitles": 0.02,
-    "mix": 0.04,
-    "render": 0.02,
-    "inspect": 0.11,
-}
+from tasks.progress import TIME_SHARES, Event
 
 _COLOURS = {"cached": "green", "to compute": "yellow", "unknown": "dim"}
 _WIDE = 200  # characters of a table where nobody's terminal says otherwise

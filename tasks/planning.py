@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar
 
+from blocks.engine import Engine, engines_of
 from dubbing.lesson import Artifact
 from tasks.history import Run, StageEntry, engines_in
 
@@ -68,6 +69,7 @@ class PlannedStage(NamedTuple):
     why: str = ""
     lines: tuple[PlannedLine, ...] | None = None  # None: not worked line by line, or not known
     engines: str = ""
+    works_with: tuple[Engine, ...] = ()
 
 
 class LinesPlanned(Exception):
@@ -89,9 +91,11 @@ class Plan:
 
     def look_up(self, stage: Stage[Any], store: Store, inputs: Mapping[str, Any]) -> Any:
         """What a stage would give, or UNKNOWN."""
+        works_with = tuple(engines_of(inputs))
         unknown = [name for name, value in inputs.items() if value is UNKNOWN]
         if unknown:
-            self.stages.append(PlannedStage(stage.name, "unknown", f"waits for {', '.join(unknown)}"))
+            why = f"waits for {', '.join(unknown)}"
+            self.stages.append(PlannedStage(stage.name, "unknown", why, works_with=works_with))
             return UNKNOWN
         key, described = stage.key(inputs)
         value = store.read_result(key)
@@ -104,7 +108,7 @@ class Plan:
             with suppress(LinesPlanned):
                 stage.function(store, **inputs)
         why = self._why(stage.name, stage.version, key, described)
-        self.stages.append(PlannedStage(stage.name, "to compute", why, self._lines, engines_in(described)))
+        self.stages.append(PlannedStage(stage.name, "to compute", why, self._lines, engines_in(described), works_with))
         return UNKNOWN
 
     def note_lines(self, lines: Iterable[PlannedLine], needed: Iterable[Artifact]) -> None:

@@ -12,6 +12,21 @@ from typing import Any, Literal, NamedTuple
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
+# Share of a lesson's time that each stage takes on two cores without a GPU (tests/benchmarks/lesson.py): to estimate what is left.
+TIME_SHARES = {
+    "ingest": 0.01,
+    "extract_audio": 0.03,
+    "separate": 0.12,
+    "transcribe": 0.12,
+    "translate": 0.26,
+    "synthesize": 0.25,
+    "fit": 0.02,
+    "subtitles": 0.02,
+    "mix": 0.04,
+    "render": 0.02,
+    "inspect": 0.11,
+}
+
 ARTIFACT_EVERY = 2.0  # seconds between updates of a progress artifact
 
 
@@ -61,6 +76,7 @@ class StageLog:
 
     def __init__(self) -> None:
         self._events: dict[str, Event] = {}
+        self._shares: dict[str, float] = {}
         self._order: list[str] = []
         self._pass_on = _watcher.get()
         self._stopped = False
@@ -74,10 +90,15 @@ class StageLog:
             raise Stopped(event.stage)
         if event.kind == "started" and event.stage not in self._order:
             self._order.append(event.stage)
+        self._shares[event.stage] = max(self._shares.get(event.stage, 0.0), event.share)
         if event.kind == "finished":
             self._events[event.stage] = _together(self._events[event.stage], event) if event.stage in self._events else event
         if self._pass_on:
             self._pass_on(event)
+
+    def share(self) -> float:
+        """How much of a lesson's work is done, about."""
+        return sum(TIME_SHARES.get(stage, 0.0) * share for stage, share in self._shares.items())
 
     def outcomes(self) -> list[dict[str, Any]]:
         """For each stage, in order: name, state, seconds, and for stages that work line by line how many lines were computed and cached."""

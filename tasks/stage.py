@@ -25,7 +25,7 @@ from prefect.cache_policies import CachePolicy
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
 
-from blocks.engine import Engine, require_packages
+from blocks.engine import Engine, engines_of, require_packages
 from blocks.store import Store, artifacts_in
 from dubbing import weights
 from dubbing.errors import PassingFault, ServiceDown, StoreFailed
@@ -34,6 +34,7 @@ from dubbing.lesson import Artifact, Noun, plain
 from tasks.history import StageEntry, history_in_hand
 from tasks.planning import plan_in_hand
 from tasks.progress import Event, Work, tell, working
+from tasks.turns import turn
 
 Result = TypeVar("Result", bound=Noun)
 
@@ -141,9 +142,10 @@ class Stage(Generic[Result]):
                     store.raise_failure(call.key)
                 with working(work):
                     require_packages(*_engines.get())
-                    _have_engines(inputs.values())
+                    _have_engines(engines_of(inputs))
                     store.fetch(self.opened(inputs))
-                    result = plain(self._computed(store, inputs))
+                    with turn(self.name, ", ".join(engine.engine_name for engine in engines_of(inputs))):
+                        result = plain(self._computed(store, inputs))
                     work.finish()
             except BaseException:
                 if call:
@@ -278,17 +280,16 @@ def tell_waiting(record: str) -> None:
     tell(Event(record.split("/")[1], "waiting"))
 
 
-def _have_engines(inputs: Iterable[Any]) -> None:
+def _have_engines(engines: Iterable[Engine]) -> None:
     """Have what the stage's engines need here, and say how far the download of weights is: a gigabyte takes a while.
 
     Raises:
         BadSetting: a package is not installed.
     """
-    for engine in inputs:
-        if isinstance(engine, Engine):
-            engine.require_packages()
-            for name in engine.weights_names():
-                weights.folder_of(name, lambda done, total, name=name: tell(Event(f"weights {name}", "advanced", done / total)))  # type: ignore[misc]
+    for engine in engines:
+        engine.require_packages()
+        for name in engine.weights_names():
+            weights.folder_of(name, lambda done, total, name=name: tell(Event(f"weights {name}", "advanced", done / total)))  # type: ignore[misc]
 
 
 def _may_pass(task: Any, run: Any, state: Any) -> bool:

@@ -1,0 +1,193 @@
+"""What only the GPU server can do of a run that lives elsewhere: it is woken, given the job, and waited for.
+
+The run holds a lease for as long. The stages' results come through the store that both see; here is only waiting, and seeing to it that
+there is something to wait for: the server up, and a run of the deployment `compute-stages/gpu` which works.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import httpx
+from prefect import get_client, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+
+from blocks.engine import NOT_INSTALLED, installed_version
+from blocks.gpu_server import GpuServer
+from blocks.jobs import Jobs, Standing
+from blocks.keeper import Keeper, Pass
+from blocks.leases import Holding, Leases
+from blocks.profiles import ENGINES
+from blocks.store import Store
+from dubbing.errors import BadSetting, LeasesDown, PassingFault, ServerNotReady, same_failure
+from dubbing.lesson import Source
+from dubbing.power import Lease, shares
+from tasks.progress import Event, Work, tell, working
+
+DEPLOYMENT = "compute-stages/gpu"
+_ALIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
+
+
+class Spent(NamedTuple):
+    """What a lesson took of the GPU server."""
+
+    seconds: float  # that it held a lease while the server cost
+    cost: float  # its share, where others held one too
+
+
+@task(name="gpu_server", cache_policy=NO_CACHE, persist_result=False)
+def hand_over(server: GpuServer, lesson: Source, request: Mapping[str, Any], target: str, run: str) -> Spent:
+    """Have the GPU server compute what a request says, and wait until it has.
+
+    Args:
+        request: as `flows.compute_stages` takes it.
+        run: of Prefect, that the lease belongs to.
+
+    Raises:
+        NoLease, ServerNotReady, PersonNeeded, CloudDown, LeasesDown
+        CoursedubError: as the GPU server met it.
+    """
+    leases = server.leases()
+    jobs, keeper = Jobs(leases), Keeper(server, leases)
+    work = Work("gpu_server")
+    with working(work), leases.holding(lesson.name, f"dub into {target}", run) as held:
+        jobs.submit(held.lease, request)
+        _wake(keeper, held)
+        standing = _done(server, jobs, keeper, held, work)
+        spent = _spent(leases, held.lease)
+        work.finish()
+    if standing.failure:
+        raise same_failure(standing.failure["kind"], standing.failure["message"])
+    return spent
+
+
+def _wake(keeper: Keeper, held: Holding) -> None:
+    log = get_run_logger()
+    said = ""
+
+    def watch(made: Pass) -> None:
+        nonlocal said
+        held.check()
+        tell(Event("gpu_server", "waiting"))
+        if made.decision.why != said:
+            said = made.decision.why
+            log.info("%s", said)
+
+    keeper.drive("up", lease=held.lease, watch=watch)
+
+
+def _done(server: GpuServer, jobs: Jobs, keeper: Keeper, held: Holding, work: Work) -> Standing:
+    """Wait until the job is done; should the server or the worker go away meanwhile, have them back."""
+    idle_since = time.monotonic()
+    while True:
+        held.check()
+        try:
+            standing = jobs.standing(held.lease)
+        except LeasesDown as away:  # who works goes on without it
+            get_run_logger().warning("%s", away)
+            idle_since = time.monotonic()
+            continue
+        if standing.finished:
+            return standing
+        if standing.worker or standing.others_work:
+            idle_since = time.monotonic()
+            _show(standing, work)
+        else:
+            tell(Event("gpu_server", "waiting"))
+            if not jobs.leases.may_work(held.lease):
+                _wake(keeper, held)
+                idle_since = time.monotonic()
+            _see_to_a_run(server)
+            if (waited := time.monotonic() - idle_since) > 60 * server.serve_within_minutes:
+                raise ServerNotReady(
+                    f"GPU server: it is up, and for {waited:.0f} s nothing there took the job: {_how_the_pool_stands()}; "
+                    "`coursedub doctor --can-serve` on it tells more"
+                )
+        time.sleep(server.poll)
+
+
+def _show(standing: Standing, work: Work) -> None:
+    now = standing.progress.get("now")
+    if now:
+        tell(Event("gpu_server", "advanced", standing.progress.get("share", 0.0)))
+        work.advance(standing.progress.get("share", 0.0))
+
+
+def _see_to_a_run(server: GpuServer) -> None:
+    """Unless one waits or works, start a run of the deployment for this server.
+
+    Raises:
+        BadSetting: there is no such deployment.
+        PassingFault: Prefect's server can't be reached.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name(DEPLOYMENT)
+            alive = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]),
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ALIVE)),
+                )
+            )
+            if not any(run.parameters.get("gpu_server") == server.reference for run in alive):
+                client.create_flow_run_from_deployment(deployment.id, parameters={"gpu_server": server.reference})
+    except ObjectNotFound:
+        raise BadSetting(f"Prefect's server has no deployment {DEPLOYMENT}: `coursedub deploy` makes it") from None
+    except httpx.HTTPError as error:
+        raise PassingFault(f"Prefect's server can't be asked: {error}") from error
+
+
+def _how_the_pool_stands() -> str:
+    """In words, for whoever wonders why nothing works."""
+    try:
+        with get_client(sync_client=True) as client:
+            pool = client.read_deployment_by_name(DEPLOYMENT).work_pool_name or ""
+            workers = client.read_workers_for_work_pool(pool)
+    except (httpx.HTTPError, ObjectNotFound) as error:
+        return f"Prefect says nothing of its pool ({error})"
+    seen = [worker for worker in workers if worker.last_heartbeat_time]
+    if not seen:
+        return f"no worker of the pool {pool} was ever seen"
+    last = max(seen, key=lambda worker: worker.last_heartbeat_time or 0)
+    status = last.status.value if last.status else "unknown"
+    return f"worker {last.name} of the pool {pool} is {status}, seen last at {last.last_heartbeat_time}"
+
+
+def _spent(leases: Leases, lease: Lease) -> Spent:
+    now = leases.facts().now
+    seconds = cost = 0.0
+    for waking in leases.wakings(lease.taken):
+        start, end = max(waking.asked, lease.taken), min(waking.down or now, now)
+        if start < end:
+            seconds += (end - start).total_seconds()
+            cost += shares(start, end, leases.needs(lease.taken)).get(lease.owner, 0.0) * waking.price / 3600
+    return Spent(round(seconds, 1), round(cost, 4))
+
+
+# What the machine that computes has installed, by which others find in the cache what it made.
+
+
+def note_packages(store: Store, server: str) -> None:
+    packages = {package for engine in ENGINES for package in engine.packages}
+    versions = {package: found for package in sorted(packages) if (found := installed_version(package)) != NOT_INSTALLED}
+    if store.read_record(_packages_of(server)) != versions:
+        store.write_record(_packages_of(server), versions)
+
+
+def noted_packages(store: Store, server: str) -> dict[str, str]:
+    """Versions by package; none where the server has never worked with this store."""
+    return store.read_record(_packages_of(server)) or {}
+
+
+def _packages_of(server: str) -> str:
+    return f"figures/packages_{server.replace('-', '')}"
