@@ -13,12 +13,15 @@ subject to  t1 >= 1 - 1.10 d/n,  t2 >= 1 - 1.20 d/n,  t1, t2, o >= 0   (speed be
 
 It is always feasible, since starts may be late without bound and the lesson's end is soft. Solved by Clarabel (an interior-point method for
 conic programs with quadratic objective), which is deterministic.
+
+The problem falls apart at every pause that no line before it can reach. Each passage between two such pauses is solved by itself: the same
+optimum, and a line that is changed moves nothing beyond its own passage, not even by the solver's tolerance.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -67,10 +70,36 @@ def place(lines: Sequence[Natural], lesson_duration: float) -> list[Place]:
         raise ValueError("every clip needs a duration above 0")
     if any(after.source_start < before.source_start for before, after in pairwise(lines)):
         raise ValueError("lines must be in the order of their source starts")
-    if not lines:
-        return []
-    starts, durations = _solve(lines, lesson_duration)
+    starts: list[float] = []
+    durations: list[float] = []
+    for passage in _passages(lines):
+        is_last = len(starts) + len(passage) == len(lines)
+        some = _placed(passage, lesson_duration if is_last else None)
+        starts += some[0]
+        durations += some[1]
     return _exact(lines, starts, durations, lesson_duration)
+
+
+def _passages(lines: Sequence[Natural]) -> Iterator[Sequence[Natural]]:
+    """Runs of lines that can't influence each other. At natural speed, each as soon as the one before has ended, no line is earlier than in
+    the optimum: where such a line doesn't reach the earliest start of the next, the two are never in each other's way."""
+    begin, end = 0, -math.inf
+    for position, line in enumerate(lines):
+        if position > begin and end + GAP <= line.source_start - LEAD:
+            yield lines[begin:position]
+            begin, end = position, -math.inf
+        end = max(line.source_start, end + GAP) + line.duration
+    if lines:
+        yield lines[begin:]
+
+
+def _placed(passage: Sequence[Natural], lesson_duration: float | None) -> tuple[list[float], list[float]]:
+    """Starts and durations. Mostly every line fits as it is, which costs nothing, so nothing is better."""
+    source, natural = [line.source_start for line in passage], [line.duration for line in passage]
+    due = [*source[1:], math.inf if lesson_duration is None else lesson_duration + GAP]
+    if all(start + length + GAP <= next_start for start, length, next_start in zip(source, natural, due, strict=True)):
+        return source, natural
+    return _solve(passage, source[-1] + sum(natural) + GAP * len(natural) if lesson_duration is None else lesson_duration)
 
 
 def _solve(lines: Sequence[Natural], lesson_duration: float) -> tuple[list[float], list[float]]:

@@ -74,7 +74,6 @@ from tasks.transcribe import transcribe
 from tasks.translate import translate
 
 SHORTER_AT_MOST = 2  # times a line that doesn't fit is said shorter
-VISITS = 3  # to the GPU server: after the first, changes in the lesson's folder can be applied
 REPLAYS = 3  # times the same blob may turn out damaged before the store is given up
 
 Told = TypeVar("Told")
@@ -201,17 +200,24 @@ class Elsewhere:
         """The story, told when the server has done its part of it."""
 
         def told() -> Made:
-            for _ in range(VISITS + 1):
+            left: list[tuple[str, str, str]] = []
+            while True:
                 with with_packages_of_another(noted_packages(store, self._server.server_id)):
                     plan, _ = imagine(store, lesson.sha256, runs_of(store, lesson.sha256), tell)
-                    wanting = [one for one in plan.stages if one.state != "cached" and self._profile.on_gpu_server(one.works_with)]
-                    if not wanting:
+                    before, left = (
+                        left,
+                        [
+                            (one.stage, one.state, one.why)
+                            for one in plan.stages
+                            if one.state != "cached" and self._profile.on_gpu_server(one.works_with)
+                        ],
+                    )
+                    if not left:
                         return tell()
+                if left == before:
+                    stage, _, why = left[0]
+                    raise BadSetting(f"GPU server: it did its part, and yet {stage} isn't done as asked for here: {why}")
                 self._visit(store, lesson)
-            raise BadSetting(
-                f"GPU server: it did its part, and still {wanting[0].stage} is not done ({wanting[0].why}): settings differ between here "
-                "and there"
-            )
 
         return told
 

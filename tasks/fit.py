@@ -11,7 +11,7 @@ from dubbing.media import SAMPLE_RATE
 from tasks.lines import line_by_line
 from tasks.stage import stage
 
-VERSION = 1
+VERSION = 2
 
 
 class _Fitted(Noun):

@@ -71,19 +71,22 @@ def hand_over(server: GpuServer, lesson: Source, request: Mapping[str, Any], tar
     return spent
 
 
-def _wake(keeper: Keeper, held: Holding) -> None:
+def _wake(keeper: Keeper, held: Holding) -> bool:
+    """Returns whether it was up already."""
     log = get_run_logger()
-    said = ""
+    said, passes = "", 0
 
     def watch(made: Pass) -> None:
-        nonlocal said
+        nonlocal said, passes
+        passes += 1
         held.check()
         tell(Event("gpu_server", "waiting"))
-        if made.decision.why != said:
+        if made.decision.why != said and not made.decision.settled:
             said = made.decision.why
             log.info("%s", said)
 
     keeper.drive("up", lease=held.lease, watch=watch)
+    return passes == 1
 
 
 def _done(server: GpuServer, jobs: Jobs, keeper: Keeper, held: Holding, work: Work) -> Standing:
@@ -104,8 +107,7 @@ def _done(server: GpuServer, jobs: Jobs, keeper: Keeper, held: Holding, work: Wo
             _show(standing, work)
         else:
             tell(Event("gpu_server", "waiting"))
-            if not jobs.leases.may_work(held.lease):
-                _wake(keeper, held)
+            if not _wake(keeper, held):
                 idle_since = time.monotonic()
             _see_to_a_run(server)
             if (waited := time.monotonic() - idle_since) > 60 * server.serve_within_minutes:

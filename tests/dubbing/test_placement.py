@@ -188,6 +188,29 @@ def test_a_long_lesson_is_placed_as_one(count: int) -> None:
     assert max(abs(found.start - line.source_start) for line, found in zip(lines, places, strict=True)) < 3.0
 
 
+@settings(max_examples=40)
+@given(plausible_lessons())
+def test_passages_are_placed_as_the_whole_would_be(lesson: tuple[list[Natural], float]) -> None:
+    lines, length = lesson
+    starts, durations = placement._solve(lines, length)
+    whole = placement._exact(lines, starts, durations, length)
+    assert price_of(lines, place(lines, length), length) <= price_of(lines, whole, length) + 0.01 * len(lines)
+
+
+def test_a_changed_line_moves_nothing_beyond_the_next_pause() -> None:
+    chance = random.Random(7)
+    lines, at = [], 0.0
+    for position in range(3000):
+        spoken = chance.uniform(1.0, 6.0)
+        lines.append(Natural(at, at + spoken, spoken * chance.uniform(0.7, 1.4)))
+        at += spoken + (3.0 if position % 20 == 19 else chance.choice([0.0, 0.3]))
+    before = place(lines, at)
+    lines[1505] = lines[1505]._replace(duration=0.9 * lines[1505].duration)
+    after = place(lines, at)
+    changed = [position for position, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+    assert 1505 in changed and 1500 - 20 <= min(changed) and max(changed) < 1520 + 20
+
+
 def test_no_lines_are_no_places() -> None:
     assert place([], 10.0) == []
 
