@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-s3 test test-engines lint format lock clean
+.PHONY: help setup demo demo-s3 deploy test test-engines lint format lock clean
 
 BIN := .venv/bin
 PYTHON_CODE := dubbing blocks tasks flows tests samples scripts
@@ -23,6 +23,9 @@ demo: setup ## dub the sample lesson into English and say where the result is
 
 demo-s3: setup ## the same with results in a bucket (a SeaweedFS server here), then again from an empty disk
 	@$(BIN)/python scripts/demo_s3.py
+
+deploy: setup ## set Prefect's server (PREFECT_API_URL) up: pools, blocks, automations, deployments (DEPLOY_OPTIONS="--gpu-runs 2")
+	@$(BIN)/coursedub deploy $(DEPLOY_OPTIONS)
 
 test: setup ## run the tests (TEST_OPTIONS="-k name" runs some)
 	@$(BIN)/python -m pytest $(TEST_OPTIONS) || { [ $$? = 1 ] && [ -n "$(TESTS_AGAIN)" ] && \

@@ -10,25 +10,37 @@ from prefect.context import FlowRunContext
 from pydantic import Field
 
 from blocks.store import Store, open_store
+from flows import parameters
 from tasks import clean
 from tasks.clean import Policy
 
 
 @flow(name="clean-store")
 def clean_store(
-    store: Annotated[
-        str | None, Field(description="A folder, s3://bucket/prefix, or a saved block (slug/name); COURSEDUB_STORE when empty.")
-    ] = None,
-    audio_days: Annotated[float, Field(ge=0, description="Days since their last use after which sounds go.")] = clean.AUDIO_DAYS,
-    video_days: Annotated[float, Field(ge=0, description="Days since their last use after which videos go.")] = clean.VIDEO_DAYS,
-    other_days: Annotated[float, Field(ge=0, description="Days after which records, subtitles and pictures go.")] = clean.OTHER_DAYS,
+    store: parameters.Store = None,
+    audio_days: Annotated[
+        float, Field(ge=0, title="Days for sounds", description="Since their last use, after which they go.")
+    ] = clean.AUDIO_DAYS,
+    video_days: Annotated[float, Field(ge=0, title="Days for videos", description="Likewise.")] = clean.VIDEO_DAYS,
+    other_days: Annotated[
+        float, Field(ge=0, title="Days for all else", description="Records, subtitles and pictures, likewise.")
+    ] = clean.OTHER_DAYS,
     megabytes: Annotated[
-        float | None, Field(ge=0, allow_inf_nan=False, description="Size to come down to; the lessons unused for longest go first.")
+        float | None,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            title="Down to MB",
+            description="Size of the store to come down to; the lessons unused for longest go first.",
+        ),
     ] = None,
-    lessons: Annotated[list[str] | None, Field(description="SHA-256 of recordings of which everything goes; then nothing by age.")] = None,
-    with_edits: Annotated[bool, Field(description="The reviewers' edits of these lessons too.")] = False,
-    keep: Annotated[list[str] | None, Field(description="SHA-256 of recordings of which nothing goes.")] = None,
-    dry_run: Annotated[bool, Field(description="Only say what would go.")] = False,
+    lessons: Annotated[
+        list[str] | None,
+        Field(title="Only these lessons", description="SHA-256 of recordings of which everything goes; then nothing goes by age."),
+    ] = None,
+    with_edits: Annotated[bool, Field(title="With edits", description="The reviewers' edits of these lessons too.")] = False,
+    keep: Annotated[list[str] | None, Field(title="Keep these lessons", description="SHA-256 of recordings of which nothing goes.")] = None,
+    dry_run: Annotated[bool, Field(title="Dry run", description="Only say what would go, and how much.")] = False,
 ) -> dict[str, Any]:
     """Remove what a policy lets go. Returns what went, by kind and reason."""
     size = None if megabytes is None else round(megabytes * 1e6)

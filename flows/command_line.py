@@ -168,6 +168,17 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     doctor.set_defaults(run=_doctor)
 
+    deploy = verbs.add_parser(
+        "deploy",
+        help="set Prefect's server up: pools, blocks, automations, deployments",
+        description="Make what Prefect's server (PREFECT_API_URL) lacks: types of blocks; saved blocks of the store and the GPU server "
+        "that COURSEDUB_STORE and COURSEDUB_GPU_SERVER name; the pools; the automations that end runs which have died; the deployments. "
+        "Run it again any time, and after each update: what an operator changed in Prefect's UI stays.",
+    )
+    deploy.add_argument("--gpu-runs", type=positive, metavar="N", help="runs at once in the pool gpu (default: as it is, 1 at first)")
+    deploy.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    deploy.set_defaults(run=_deploy)
+
     gpu = verbs.add_parser(
         "gpu",
         help="say how the GPU server stands, hold it up, have it shelved, or see what it cost",
@@ -263,6 +274,13 @@ def amount(text: str) -> float:
     """A number from 0 up: days, megabytes, a price."""
     number = float(text)
     if not 0 <= number < float("inf"):
+        raise ValueError
+    return number
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
         raise ValueError
     return number
 
@@ -484,6 +502,22 @@ def _doctor(options: argparse.Namespace) -> int:
         print(json.dumps(report, ensure_ascii=False))
         return 0 if report[verdict] else 1
     return 0 if show(findings, good, bad) else 1
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    from flows.deploy import deploy
+
+    done = []
+    for did in deploy(options.gpu_runs):
+        done.append(did)
+        if not options.json and did.did != "unchanged":
+            print(f"{did.did:9} {did.what}" + (f" ({did.detail})" if did.detail else ""), flush=True)
+    changes = sum(did.did in ("made", "changed") for did in done)
+    if options.json:
+        print(json.dumps({"changes": changes, "done": [did._asdict() for did in done]}, ensure_ascii=False))
+    else:
+        print(f"{changes} of {len(done)} made or changed" if changes else f"Nothing to do: {len(done)} things are there already.")
+    return 0
 
 
 def _gpu(options: argparse.Namespace) -> int:

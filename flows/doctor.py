@@ -313,9 +313,7 @@ def _prefect(required: bool, worker: str = "") -> Iterator[Finding]:
                 again = "" if worker in online else machine.restart("coursedub-worker", _START_WORKER)
                 yield Finding("Services", f"worker in pool {POOL}", "ok" if worker in online else "missing", detail, again)
     except ObjectNotFound:
-        yield Finding(
-            "Services", f"pool {POOL}", "missing", f"{where} has none", f"prefect --no-prompt work-pool create {POOL} --type process"
-        )
+        yield Finding("Services", f"pool {POOL}", "missing", f"{where} has none", "coursedub deploy")
     except PrefectHTTPStatusError as error:
         status = error.response.status_code
         why = "refuses what it was told (PREFECT_API_AUTH_STRING, PREFECT_API_KEY)" if status in (401, 403) else f"answers {status}"

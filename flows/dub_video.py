@@ -16,11 +16,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from prefect import flow
 from prefect.context import FlowRunContext
-from pydantic import Field
 
 from blocks.engine import with_packages_of_another
 from blocks.gpu_server import GpuServer, open_gpu_server
@@ -49,6 +48,7 @@ from dubbing.lesson import (
     plain,
 )
 from dubbing.terms import from_table, with_given
+from flows import parameters
 from flows.imagine import imagine
 from tasks.deliver import Made, deliver, delivered
 from tasks.extract_audio import extract_audio
@@ -102,44 +102,25 @@ def let_go(flow: Any, flow_run: Any, state: Any) -> None:
 
 @flow(name="dub-video", on_completion=[let_go], on_failure=[let_go], on_cancellation=[let_go], on_crashed=[let_go])
 def dub_video(
-    source: Annotated[str, Field(description="Path or http(s) address of the lesson.")],
-    target_language: Annotated[str, Field(description="BCP 47 tag of the language to dub into.")] = "en",
-    source_language: Annotated[str | None, Field(description="BCP 47 tag; detected when empty.")] = None,
-    voice: Annotated[str | None, Field(description="Name of a voice; chosen by the lecturer's pitch when empty.")] = None,
-    profile: Annotated[
-        str | None, Field(description="Engines of the run: cpu, gpu, or a saved block; COURSEDUB_PROFILE when empty, else cpu.")
-    ] = None,
-    separator: Annotated[str | None, Field(description="In place of the profile's: spleeter, demucs, or a saved block.")] = None,
-    recogniser: Annotated[str | None, Field(description="In place of the profile's: faster-whisper, whisperx, or a saved block.")] = None,
-    translator: Annotated[
-        str | None, Field(description="In place of the profile's: llama, ollama, openai, whisper (into English only), or a saved block.")
-    ] = None,
-    speech: Annotated[str | None, Field(description="In place of the profile's: kokoro, chatterbox, chain, or a saved block.")] = None,
-    captions: Annotated[
-        Literal["sentences", "words"], Field(description="English captions of whole sentences, or of the words as they are said.")
-    ] = "sentences",
-    loudness: Annotated[
-        float | Literal["source"], Field(description="LUFS of the new track, or 'source' for the original's.")
-    ] = mixing.TARGET_LOUDNESS,
-    ducking: Annotated[float, Field(ge=0, le=60, description="dB the background goes down under speech.")] = mixing.DUCKING,
-    seed: Annotated[int, Field(ge=0, description="For engines that read differently each time.")] = 0,
-    terms: Annotated[
-        str | None, Field(description="CSV file of terms (source, translation, note) for the translator; a course shares one.")
-    ] = None,
-    gpu_server: Annotated[
-        str | None,
-        Field(
-            description="GPU server that does what needs one, and is woken for it: a saved block, or its id in the cloud. When empty, all "
-            "is done here."
-        ),
-    ] = None,
-    output: Annotated[str | None, Field(description="Folder for the result; beside the lesson when empty.")] = None,
-    store: Annotated[
-        str | None,
-        Field(description="Where results are kept: a folder, s3://bucket/prefix, or a saved block; COURSEDUB_STORE when empty."),
-    ] = None,
-    max_megabytes: Annotated[float, Field(gt=0)] = media.Limits().megabytes,
-    max_hours: Annotated[float, Field(gt=0)] = media.Limits().hours,
+    source: parameters.Lesson,
+    target_language: parameters.TargetLanguage = "en",
+    source_language: parameters.SourceLanguage = None,
+    voice: parameters.Voice = None,
+    profile: parameters.Profile = None,
+    separator: parameters.Separator = None,
+    recogniser: parameters.Recogniser = None,
+    translator: parameters.Translator = None,
+    speech: parameters.Speech = None,
+    captions: parameters.Captions = "sentences",
+    loudness: parameters.Loudness = mixing.TARGET_LOUDNESS,
+    ducking: parameters.Ducking = mixing.DUCKING,
+    seed: parameters.Seed = 0,
+    terms: parameters.Terms = None,
+    gpu_server: parameters.GpuServer = None,
+    output: parameters.Output = None,
+    store: parameters.Store = None,
+    max_megabytes: parameters.MaxMegabytes = parameters.MEGABYTES,
+    max_hours: parameters.MaxHours = parameters.HOURS,
 ) -> dict[str, Any]:
     """Dub one lesson and write its folder. Returns where it is, what is in it, and what each stage did."""
     started = time.monotonic()

@@ -24,18 +24,22 @@ PERSON_NEEDED = "coursedub.gpu-server.person-needed"  # the event that an automa
 @flow(name="keep-gpu-server")
 def keep_gpu_server(
     gpu_server: Annotated[
-        str | None, Field(description="A saved block, or the server's id in its cloud; COURSEDUB_GPU_SERVER when empty.")
+        str | None,
+        Field(title="GPU server", description="A saved block's name, or the server's id in its cloud; COURSEDUB_GPU_SERVER when empty."),
     ] = None,
     order: Annotated[
         Literal["up", "down", "forbid", "lift"] | None,
         Field(
+            title="Order",
             description="up: wake it and hold it up. down: shelve it without waiting for more work. forbid: nobody may use it. lift: take "
-            "the last order back. Empty: shelve it if nobody needs it."
+            "the last order back. Empty: shelve it if nobody needs it.",
         ),
     ] = None,
-    hours: Annotated[float | None, Field(gt=0, le=24 * 31, description="How long the order holds; when empty, up is for an hour.")] = None,
-    reason: Annotated[str, Field(max_length=200, description="Of the order, for others to read.")] = "",
-    person: Annotated[str, Field(max_length=100, description="Who gives the order.")] = "somebody in the UI",
+    hours: Annotated[
+        float | None, Field(gt=0, le=24 * 31, title="Hours", description="How long the order holds; when empty, up is for an hour.")
+    ] = None,
+    reason: Annotated[str, Field(max_length=200, title="Reason", description="Of the order, for others to read.")] = "",
+    person: Annotated[str, Field(max_length=100, title="Person", description="Who gives the order.")] = "somebody in the UI",
 ) -> dict[str, Any]:
     """One pass, or an order and the passes that it takes. Returns how the server stands."""
     log = get_run_logger()

@@ -5,13 +5,19 @@ Nothing is computed, nothing is written, no server is started and no weights are
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
 from blocks.profiles import profile_named
 from blocks.store import open_store
-from dubbing import media
+from dubbing import media, mixing
+from dubbing.errors import BadSetting
+from flows import parameters as wished
 from flows.dub_video import Wishes, check, dub_video, find, given_terms, output_folder, story
 from flows.imagine import imagine
 from tasks.deliver import Made
@@ -23,6 +29,70 @@ from tasks.stage import STAGES
 LINE_EVERY = 6.0  # seconds of lesson: how many lines a lesson that was never heard has, about
 
 _WEIGHT = {"cached": 0, "unknown": 1, "to compute": 2}  # of two uses of a stage in a run, the one that says more
+
+
+@flow(name="plan")
+def plan(
+    source: wished.Lesson,
+    target_language: wished.TargetLanguage = "en",
+    source_language: wished.SourceLanguage = None,
+    voice: wished.Voice = None,
+    profile: wished.Profile = None,
+    separator: wished.Separator = None,
+    recogniser: wished.Recogniser = None,
+    translator: wished.Translator = None,
+    speech: wished.Speech = None,
+    captions: wished.Captions = "sentences",
+    loudness: wished.Loudness = mixing.TARGET_LOUDNESS,
+    ducking: wished.Ducking = mixing.DUCKING,
+    seed: wished.Seed = 0,
+    terms: wished.Terms = None,
+    output: wished.Output = None,
+    store: wished.Store = None,
+    max_megabytes: wished.MaxMegabytes = wished.MEGABYTES,
+    max_hours: wished.MaxHours = wished.HOURS,
+    cost_per_hour: wished.CostPerHour = None,
+) -> dict[str, Any]:
+    """Say what dubbing a lesson would do, why, and what it would take. Computes nothing, starts nothing and wakes nothing."""
+    wishes = dict(locals())
+    price = wishes.pop("cost_per_hour")
+    planned = plan_lesson(cost_per_hour=_cost_per_hour() if price is None else price, **wishes)
+    description = f"{planned['lesson']['name']} into {planned['target_language']}: {estimate(planned)}"
+    create_table_artifact(table=plan_rows(planned), key="plan", description=description)
+    return planned
+
+
+def plan_rows(planned: dict[str, Any]) -> list[dict[str, Any]]:
+    """A plan as the rows of a table."""
+    return [
+        {
+            "stage": stage["name"],
+            "state": stage["state"],
+            "lines": f"{stage['lines_to_compute']} of {len(stage['lines'])}" if "lines" in stage else "",
+            "about": "" if stage["state"] == "cached" else "?" if stage["seconds"] is None else f"{stage['seconds']:.0f} s",
+            "why": stage["why"],
+        }
+        for stage in planned["stages"]
+    ]
+
+
+def estimate(planned: dict[str, Any]) -> str:
+    """What it would take, in words."""
+    more = " or more: some stages never ran" if planned["seconds_incomplete"] else ""
+    cost = "" if planned["cost"] is None else f", {planned['cost']:.4g} at that price"
+    return f"about {planned['seconds']:.0f} s{more}{cost}"
+
+
+def _cost_per_hour() -> float | None:
+    """
+    Raises:
+        BadSetting
+    """
+    text = os.environ.get("COURSEDUB_COST_PER_HOUR")
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise BadSetting(f"COURSEDUB_COST_PER_HOUR={text}: a number from 0 up") from None
 
 
 def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, Any]:

@@ -85,20 +85,18 @@ def download_bar(name: str, show: bool) -> Iterator[Callable[[int, int], None]]:
 
 def show_plan(plan: dict[str, Any], lines: bool) -> None:
     """A plan as a table: what would run, why, and about how long."""
+    from flows.plan_lesson import estimate, plan_rows  # imports all stages, which the other tables can do without
+
     table = Table(title=f"{plan['lesson']['name']} into {plan['target_language']}", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for column, side in (("stage", "left"), ("state", "left"), ("lines", "right"), ("about", "right"), ("why", "left")):
         table.add_column(column, justify=side, overflow="fold", no_wrap=column != "why")  # type: ignore[arg-type]
-    for stage in plan["stages"]:
-        count = f"{stage['lines_to_compute']} of {len(stage['lines'])}" if "lines" in stage else ""
-        seconds = "" if stage["state"] == "cached" else "?" if stage["seconds"] is None else f"{stage['seconds']:.0f} s"
-        table.add_row(stage["name"], Text(stage["state"], _COLOURS[stage["state"]]), count, seconds, Text(stage["why"]))
+    for stage, row in zip(plan["stages"], plan_rows(plan), strict=True):
+        table.add_row(row["stage"], Text(row["state"], _COLOURS[row["state"]]), row["lines"], row["about"], Text(row["why"]))
         for line in stage.get("lines", ()) if lines else ():
             table.add_row(f"  {line['id']}", Text(line["state"], _COLOURS[line["state"]]), "", "", Text(line["why"]))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     console.print(table)
-    more = " or more: some stages never ran" if plan["seconds_incomplete"] else ""
-    cost = "" if plan["cost"] is None else f", {plan['cost']:.4g} at that price"
-    console.print(f"\nAbout {plan['seconds']:.0f} s{more}{cost}. Nothing was computed.")
+    console.print(f"\nA{estimate(plan)[1:]}. Nothing was computed.")
 
 
 def show_lines(lesson: dict[str, Any]) -> None:

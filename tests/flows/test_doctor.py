@@ -295,7 +295,7 @@ def prefect(required: bool = True) -> dict[str, Finding]:
 def test_prefects_server_and_the_pool_of_the_gpu_server(prefect_server: None) -> None:
     found = prefect()
     assert found["Prefect"].state == "ok"
-    assert found["pool gpu"].state == "missing" and "work-pool create gpu" in found["pool gpu"].mend
+    assert found["pool gpu"].state == "missing" and found["pool gpu"].mend == "coursedub deploy"
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="gpu", type="process"))
     try:

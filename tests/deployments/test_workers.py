@@ -1,0 +1,195 @@
+"""Real workers of a deployed server: where they find the code, and what becomes of a run when something under it is killed or restarted.
+
+Whatever happens, the run ends in the state that is true, the pool's only slot is free again, and a new run goes on from the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.objects import FlowRun
+from prefect.events.schemas.automations import AutomationCore
+
+from blocks.store import Store, file_digest
+from flows.deploy import deploy
+from tasks.history import runs_of
+from tests.lessons import make_lesson
+from tests.postgres import Postgres
+from tests.prefect_stack import ROOT, PrefectServer, Worker, prefect_server, processes_of, run_of, state_of, until
+from tests.stand_ins import uses
+
+LESSON_SECONDS = 12.0
+LINES = 6
+HEARTBEAT_LOST = timedelta(seconds=10)  # the least that Prefect knows
+
+
+@pytest.fixture(scope="module")
+def server(postgres: Postgres) -> Iterator[PrefectServer]:
+    """A server on which everything is deployed, with its database in PostgreSQL."""
+    folder = parse_qs(urlsplit(postgres.address).query)["host"][0]
+    with prefect_server(f"postgresql+asyncpg://coursedub@/postgres?host={folder}") as started:
+        for _ in deploy():
+            pass
+        yield started
+
+
+@pytest.fixture(scope="module")
+def on_stand_ins(server: PrefectServer) -> None:
+    """The flow `dub-video` in the pool with one slot, on stand-in engines; its heart beats each second, and may stop for ten."""
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("dub-video/dub-video")
+        there = DeploymentUpdate(entrypoint="tests.deployments.stand_in_flows.dub_video", work_pool_name="gpu", work_queue_name="default")
+        client.update_deployment(deployment.id, there)
+        (lost,) = client.read_automations_by_name("coursedub: heartbeat lost")
+        soon = lost.trigger.model_copy(update={"within": HEARTBEAT_LOST})
+        client.update_automation(lost.id, AutomationCore(**{**lost.model_dump(exclude={"id", "trigger"}), "trigger": soon}))
+
+
+class Lesson(NamedTuple):
+    """One that runs of a test dub, and where they do."""
+
+    path: Path
+    store: Store
+    folder: Path
+    server: PrefectServer
+
+    def start(self) -> FlowRun:
+        output = str(self.folder / "output")
+        return run_of("dub-video/dub-video", {"source": str(self.path), "store": self.store.folder, "output": output, "captions": "words"})
+
+    def worker(self, seconds: float = 0.0) -> Worker:
+        """
+        Args:
+            seconds: that each use of an engine takes.
+        """
+        stand_ins = {"STAND_INS_LOG": str(self.folder / "uses"), "STAND_INS_SECONDS": str(seconds), "PYTHONPATH": str(ROOT)}
+        return Worker(self.server.api, "gpu", self.folder / "worker", stand_ins)
+
+    def spoken(self) -> int:
+        return sum(use.startswith("synthesize ") for use in uses(self.folder / "uses"))
+
+    def begin(self, seconds: float = 0.5) -> tuple[Worker, FlowRun]:
+        """A run of which two lines are spoken and none is finished after."""
+        worker, run = self.worker(seconds), self.start()
+        until(lambda: self.spoken() >= 2)
+        assert state_of(run) == "Running"
+        return worker, run
+
+    def goes_on(self) -> None:
+        """A new run, with a new worker, ends well, and nothing that was finished is computed again."""
+        records = {entry.name: entry.modified for part in ("records/", "lines/") for entry in self.store.files.found(part)}
+        worker, run = self.worker(), self.start()
+        try:
+            until(lambda: state_of(run) not in ("Scheduled", "Late", "Pending", "Submitting", "Running"))
+            assert state_of(run) == "Completed"
+        finally:
+            worker.kill_group()
+        after = {entry.name: entry.modified for part in ("records/", "lines/") for entry in self.store.files.found(part)}
+        assert {name: after.get(name) for name in records} == records
+        counts = Counter(uses(self.folder / "uses"))
+        assert sum(count - 1 for count in counts.values()) <= 1, "at most the line in hand is begun again"
+        last = max(runs_of(self.store, file_digest(self.path)), key=lambda kept: kept.started)
+        cached = {entry.key for entry in last.stages if entry.state == "cached"}
+        assert {name for name in records if name.startswith("records/")} <= cached
+        assert (self.folder / "output" / "index.html").exists()
+
+
+@pytest.fixture
+def lesson(on_stand_ins: None, server: PrefectServer, tmp_path: Path) -> Iterator[Lesson]:
+    yield Lesson(make_lesson(tmp_path / "lesson.mp4", LESSON_SECONDS), Store(folder=str(tmp_path / "store")), tmp_path, server)
+    for process in processes_of(server.api):
+        os.kill(process, signal.SIGKILL)
+
+
+def slot_is_free() -> bool:
+    """Of the pool's one slot."""
+    with get_client(sync_client=True) as client:
+        return client.read_work_pool_concurrency_status("gpu").active_slots == 0
+
+
+def flow_process(server: PrefectServer, run: FlowRun) -> int:
+    """The process that the run's engines work in: the others are its children."""
+    (process,) = [process for process in processes_of(server.api, run.id) if os.getsid(process) == process]
+    return process
+
+
+def test_one_deployment_is_found_by_workers_in_different_folders(server: PrefectServer, tmp_path: Path) -> None:
+    """As the control machine and the GPU server have nothing at the same place."""
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("clean-store/clean")
+        for pool in ("control", "gpu"):
+            client.update_deployment(deployment.id, DeploymentUpdate(work_pool_name=pool))
+            worker = Worker(server.api, pool, tmp_path / pool, {"PYTHONPATH": str(ROOT)})
+            # The store's folder is relative: a run works where its worker was started.
+            run = run_of("clean-store/clean", {"store": f"store-of-{pool}"})
+            until(lambda: state_of(run) not in ("Scheduled", "Late", "Pending", "Submitting", "Running"))  # noqa: B023
+            worker.kill_group()
+            assert state_of(run) == "Completed", (tmp_path / pool / "worker.log").read_text()
+        client.update_deployment(deployment.id, DeploymentUpdate(work_pool_name="control"))
+
+
+def test_a_flow_that_is_killed_has_crashed(lesson: Lesson) -> None:
+    worker, run = lesson.begin()
+    os.kill(flow_process(lesson.server, run), signal.SIGKILL)
+    until(lambda: state_of(run) == "Crashed")
+    until(slot_is_free)
+    worker.kill_group()
+    lesson.goes_on()
+
+
+def test_a_run_outlives_its_worker(lesson: Lesson) -> None:
+    worker, run = lesson.begin()
+    worker.kill_group()
+    until(lambda: state_of(run) != "Running")
+    assert state_of(run) == "Completed"
+    until(slot_is_free)
+    before = uses(lesson.folder / "uses")
+    lesson.goes_on()
+    assert uses(lesson.folder / "uses") == before
+
+
+def test_a_run_whose_host_is_lost_has_crashed_when_its_heartbeat_stops(lesson: Lesson) -> None:
+    worker, run = lesson.begin()
+    worker.lose_host()
+    assert not processes_of(lesson.server.api, run.id)
+    assert state_of(run) == "Running", "nobody was left to tell"
+    until(lambda: state_of(run) == "Crashed")
+    until(slot_is_free)
+    lesson.goes_on()
+
+
+@pytest.mark.parametrize("down", [0.0, 2 * HEARTBEAT_LOST.total_seconds()], ids=["at once", "after longer than a heart may stop"])
+def test_a_run_goes_on_while_prefects_server_is_restarted(lesson: Lesson, down: float) -> None:
+    worker, run = lesson.begin()
+    lesson.server.kill()
+    time.sleep(down)
+    lesson.server.start()
+    until(lambda: state_of(run) == "Completed")
+    until(slot_is_free)
+    worker.kill_group()
+    before = uses(lesson.folder / "uses")
+    lesson.goes_on()
+    assert uses(lesson.folder / "uses") == before
+
+
+def test_a_run_goes_on_while_the_database_is_restarted(lesson: Lesson, postgres: Postgres) -> None:
+    worker, run = lesson.begin()
+    postgres.stop()
+    postgres.start()
+    until(lambda: state_of(run) == "Completed")
+    until(slot_is_free)
+    worker.kill_group()
+    before = uses(lesson.folder / "uses")
+    lesson.goes_on()
+    assert uses(lesson.folder / "uses") == before
