@@ -112,7 +112,7 @@ def test_every_variable_of_the_compose_file_is_explained_in_the_example_or_has_a
 def test_images_are_pinned_to_a_release() -> None:
     images = {service["image"] for service in compose()["services"].values() if "build" not in service}
     images |= set(re.findall(r"^FROM (\S+)", (DEPLOYMENT / "Dockerfile").read_text(), re.MULTILINE))
-    assert len(images) == 3 and all(re.search(r":\d+\.\d+(\.\d+)?-\w+$", image) for image in images), images
+    assert len(images) == 3 and all(re.search(r":\d+\.\d+(\.\d+)?-[\w-]+$", image) for image in images), images
 
 
 def test_services_come_back_are_watched_and_may_do_little() -> None:
