@@ -87,7 +87,7 @@ EOT
 
 make_databases() {
     local passwords
-    passwords=$(grep -E '^(PREFECT|LEASES)_PASSWORD=' $ETC/control.env 2>/dev/null | sha256sum)
+    passwords=$({ grep -E '^(PREFECT|LEASES)_PASSWORD=' $ETC/control.env 2>/dev/null || :; } | sha256sum)
     [ "$(cat $ETC/.databases 2>/dev/null || :)" != "$passwords" ] || return 0
     if [ -z "$dry_run" ] && ! as_postgres psql --quiet --command='' 2>/dev/null; then
         say "PostgreSQL does not answer: the databases are left to another run"
