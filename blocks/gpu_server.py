@@ -6,6 +6,7 @@ is for the next look to tell (`dubbing/power.py`).
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
@@ -59,14 +60,29 @@ class GpuServer(Block):
         description="PostgreSQL 14 or newer with the leases: postgresql://user:password@host/name; by default COURSEDUB_LEASES.",
     )
     price_per_hour: float = Field(
-        default_factory=lambda: _price(os.environ.get("COURSEDUB_COST_PER_HOUR") or "0"),
+        default_factory=lambda: _set("COURSEDUB_COST_PER_HOUR") or 0.0,
         ge=0,
         allow_inf_nan=False,
         description="What the server costs while it isn't shelved; by default COURSEDUB_COST_PER_HOUR.",
     )
-    grace_minutes: float = Field(default=GRACE / 60, ge=0, le=24 * 60, description="Minutes without work until it is shelved.")
-    hours_a_day: float | None = Field(default=None, gt=0, le=24, description="Most hours in any 24 that it may be up.")
-    cost_a_day: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Most that it may cost in any 24 hours.")
+    grace_minutes: float = Field(
+        default_factory=lambda: GRACE / 60 if (minutes := _set("COURSEDUB_GRACE_MINUTES")) is None else minutes,
+        ge=0,
+        le=24 * 60,
+        description="Minutes without work until it is shelved; by default COURSEDUB_GRACE_MINUTES, else 15.",
+    )
+    hours_a_day: float | None = Field(
+        default_factory=lambda: _set("COURSEDUB_HOURS_A_DAY"),
+        gt=0,
+        le=24,
+        description="Most hours in any 24 that it may be up; by default COURSEDUB_HOURS_A_DAY, else no limit.",
+    )
+    cost_a_day: float | None = Field(
+        default_factory=lambda: _set("COURSEDUB_COST_A_DAY"),
+        gt=0,
+        allow_inf_nan=False,
+        description="Most that it may cost in any 24 hours; by default COURSEDUB_COST_A_DAY, else no limit.",
+    )
     up_within_minutes: float = Field(default=20.0, ge=0, description="Minutes that it is waited for to come up.")
     serve_within_minutes: float = Field(
         default=20.0, ge=0, description="Minutes that it is waited for to begin to work once it is up: its models are loaded first."
@@ -82,10 +98,8 @@ class GpuServer(Block):
     _client: Any = PrivateAttr(default=None)  # keystoneauth's adapter for Nova
 
     def block_initialization(self) -> None:
-        try:
-            UUID(self.server_id)
-        except ValueError:
-            raise BadSetting(f"GPU server: server_id {self.server_id!r} is no UUID; `openstack server list` shows it") from None
+        if not _is_id(self.server_id):
+            raise BadSetting(f"GPU server: server_id {self.server_id!r} is no UUID; `openstack server list` shows it")
         if bool(self.auth_url) != bool(self.application_credential_id and self.application_credential_secret.get_secret_value()):
             raise BadSetting("GPU server: auth_url, application_credential_id and application_credential_secret go together")
 
@@ -250,14 +264,8 @@ def open_gpu_server(name: str | None) -> GpuServer:
     Raises:
         BadSetting
     """
-    name = name or os.environ.get("COURSEDUB_GPU_SERVER") or ""
-    if not name:
-        raise BadSetting("GPU server: none is set (COURSEDUB_GPU_SERVER: its id in the cloud, or a block saved in Prefect)")
-    try:
-        UUID(name)
-    except ValueError:
-        pass
-    else:
+    name = _named(name)
+    if _is_id(name):
         return GpuServer(server_id=name)
     try:
         loaded: Any = GpuServer.load(name.removeprefix(f"{GpuServer.get_block_type_slug()}/"))
@@ -267,11 +275,56 @@ def open_gpu_server(name: str | None) -> GpuServer:
     return loaded
 
 
-def _price(text: str) -> float:
+def server_with_id(name: str | None) -> GpuServer:
+    """The GPU server with this id, with what the environment says: Prefect isn't asked.
+
+    None is COURSEDUB_GPU_SERVER.
+
+    Raises:
+        BadSetting
+    """
+    name = _named(name)
+    if not _is_id(name):
+        raise BadSetting(f"GPU server {name}: the watchdog needs its id in the cloud, since a block is Prefect's, which may be down")
+    return GpuServer(server_id=name)
+
+
+def _named(name: str | None) -> str:
+    name = name or os.environ.get("COURSEDUB_GPU_SERVER") or ""
+    if not name:
+        raise BadSetting("GPU server: none is set (COURSEDUB_GPU_SERVER: its id in the cloud, or a block saved in Prefect)")
+    return name
+
+
+def _is_id(name: str) -> bool:
     try:
-        return float(text)
+        UUID(name)
     except ValueError:
-        raise BadSetting(f"COURSEDUB_COST_PER_HOUR={text}: a number from 0 up") from None
+        return False
+    return True
+
+
+_SET = {  # from, to: what may be set in the environment
+    "COURSEDUB_COST_PER_HOUR": (0.0, math.inf),
+    "COURSEDUB_GRACE_MINUTES": (0.0, 24 * 60.0),
+    "COURSEDUB_HOURS_A_DAY": (0.01, 24.0),
+    "COURSEDUB_COST_A_DAY": (0.01, math.inf),
+}
+
+
+def _set(name: str) -> float | None:
+    """A number in the environment; None: there is none."""
+    text = os.environ.get(name)
+    if not text:
+        return None
+    least, most = _SET[name]
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most or math.isinf(number):
+        raise BadSetting(f"{name}={text}: a number from {least:g} up" + ("" if math.isinf(most) else f", {most:g} at most"))
+    return number
 
 
 def _message(response: Any) -> str:

@@ -343,6 +343,14 @@ class Leases:
                 connection.execute("SELECT pg_advisory_unlock_all()")  # closing alone frees it a moment later
             connection.close()
 
+    def answers(self) -> bool:
+        """Whether a database is there that takes connections, be it only to refuse ours."""
+        import psycopg
+        from psycopg.conninfo import make_conninfo
+
+        asked = make_conninfo(self._database, connect_timeout=_CONNECTION["connect_timeout"])
+        return psycopg.pq.PGconn.ping(asked.encode()) == psycopg.pq.Ping.OK
+
     def facts(self) -> Facts:
         return self.tried(self._facts)
 

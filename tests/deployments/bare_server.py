@@ -266,6 +266,10 @@ def _play(server: BareServer) -> None:
     server.archives.content = ollama_archive(OLLAMA)
     host = server.checkout / "deployments" / "gpu_server"
     shutil.copytree(GPU_SERVER, host, ignore=shutil.ignore_patterns("chatterbox", ".*"))
+    shutil.copy2(GPU_SERVER.parent / "installing.sh", host.parent)
+    control = host.with_name("control_plane")
+    shutil.copytree(GPU_SERVER.with_name("control_plane"), control, ignore=shutil.ignore_patterns(".env", "worker.env", "users", "backups"))
+    (control / "requirements.lock").write_text(locks["something"])
     _write_tree(server.checkout, PROJECT)
     _write_tree(host / "chatterbox", SERVICE)
     (host / "pipeline.lock").write_text(locks["something"])

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 from tests.deployments.bare_server import GPU_SERVER, OLLAMA, BareServer, Run, bare_server, ollama_archive, pin_ollama
 
 UNITS = GPU_SERVER / "systemd"
-SCRIPTS = ("install.sh", "versions.sh", "drain", "coursedub")
+SCRIPTS = ("install.sh", "versions.sh", "drain", "coursedub", "../installing.sh")
 SETTINGS = ("services.env", "worker.env", "chatterbox.env")
 
 
