@@ -1,4 +1,4 @@
-"""The flow `dub-video` for a worker's process, on stand-in engines (`tests.stand_ins`) and with a heartbeat each second.
+"""The flows for a worker's process, on stand-in engines (`tests.stand_ins`) and with a heartbeat each second.
 
 Prefect knows no heartbeat that is more frequent than 30 s; what waits for one that doesn't come would take as long.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import prefect.flow_engine
 
+from flows.compute_stages import compute_stages
 from flows.dub_video import dub_video
 from tests.stand_ins import stand_in
 
-__all__ = ["dub_video"]
+__all__ = ["compute_stages", "dub_video"]
 
 prefect.flow_engine.MINIMUM_HEARTBEAT_INTERVAL = 1
 prefect.flow_engine.BaseFlowRunEngine.heartbeat_seconds = 1  # type: ignore[assignment, method-assign]
