@@ -98,9 +98,8 @@ class SpeechEngine(Engine):
         return self.suited(language, pitch)[0]
 
     def pace(self, language: str, voice: str) -> float:
-        """Characters a second at natural speed, by which a translation is given its length. It is by engine and language: the voices of one
-        engine are taken to be equally fast, and the voice only tells which engine of a chain speaks."""
-        return natural_pace(language)
+        """Characters a second at natural speed, by which a translation is given its length. A voice that was never measured counts as usual."""
+        return natural_pace(language, voice)
 
     def voice_each(self, language: str, pitches: Mapping[str, float | None]) -> dict[str, str]:
         """A voice for each speaker by its pitch, different ones as long as there are any; who comes first chooses first."""

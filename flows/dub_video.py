@@ -268,6 +268,8 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
     speaking = Speaking(engines.speech)
     listening = _speakers(store, engines, stems, transcript)
 
+    # Who several people are is found out beside the translation, whose budgets then go by the usual voice.
+    voice = _voice(wishes, engines.speech, stems, transcript, None) if listening is None else wishes.voice or _usual(engines.speech, target)
     heard = sound if engines.translator.listens else None
     termbase = _terms(store, engines.translator, transcript, wishes)
     translation = translate(
@@ -277,11 +279,13 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         translator=engines.translator,
         target=target,
         termbase=termbase,
-        pace=engines.speech.pace(target, wishes.voice or engines.speech.voices(target)[0]),
+        pace=_pace(engines, target, voice),
         duration=lesson.duration,
     )
-    people = listening.result() if listening else None
-    voice = _voice(wishes, engines.speech, stems, transcript, people)
+    people = None
+    if listening is not None:
+        people = listening.result()
+        voice = _voice(wishes, engines.speech, stems, transcript, people)
     for tightening in range(SHORTER_AT_MOST + 1):
         clips = speaking(store, translation=translation, voice=voice, seed=wishes.seed)
         timeline = fit(store, transcript=transcript, translation=translation, clips=clips, duration=lesson.duration)
@@ -368,6 +372,17 @@ def _are_told_apart(transcript: Transcript) -> bool:
 @passes_unknown
 def _voice(wishes: Wishes, engine: SpeechEngine, stems: Stems, transcript: Transcript, people: Speakers | None) -> str | Cast:
     return cast(engine, wishes.voice, wishes.target_language, transcript, stems.pitch, people)
+
+
+def _usual(engine: SpeechEngine, target: str) -> str:
+    return engine.voices(target)[0]
+
+
+@passes_unknown
+def _pace(engines: Engines, target: str, voice: str | Cast) -> float:
+    """Characters a second of the voice, where the translator heeds budgets; else another voice would have it translate anew."""
+    by_voice = isinstance(voice, str) and engines.translator.heeds_budgets
+    return engines.speech.pace(target, str(voice) if by_voice else _usual(engines.speech, target))
 
 
 @passes_unknown
