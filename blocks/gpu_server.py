@@ -59,7 +59,7 @@ class GpuServer(Block):
         description="PostgreSQL 14 or newer with the leases: postgresql://user:password@host/name; by default COURSEDUB_LEASES.",
     )
     price_per_hour: float = Field(
-        default_factory=lambda: _price(os.environ.get("COURSEDUB_COST_PER_HOUR") or "0"),
+        default_factory=lambda: price_per_hour() or 0.0,
         ge=0,
         allow_inf_nan=False,
         description="What the server costs while it isn't shelved; by default COURSEDUB_COST_PER_HOUR.",
@@ -267,9 +267,15 @@ def open_gpu_server(name: str | None) -> GpuServer:
     return loaded
 
 
-def _price(text: str) -> float:
+def price_per_hour() -> float | None:
+    """What the environment says that a machine costs: COURSEDUB_COST_PER_HOUR.
+
+    Raises:
+        BadSetting
+    """
+    text = os.environ.get("COURSEDUB_COST_PER_HOUR")
     try:
-        return float(text)
+        return float(text) if text else None
     except ValueError:
         raise BadSetting(f"COURSEDUB_COST_PER_HOUR={text}: a number from 0 up") from None
 
