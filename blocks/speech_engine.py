@@ -98,7 +98,7 @@ class SpeechEngine(Engine):
         return self.suited(language, pitch)[0]
 
     def pace(self, language: str, voice: str) -> float:
-        """Characters a second at natural speed, by which a translation is given its length. A voice that was never measured counts as usual."""
+        """Characters a second at natural speed, by which a translation is given its length."""
         return natural_pace(language, voice)
 
     def voice_each(self, language: str, pitches: Mapping[str, float | None]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""How fast a language is spoken, and by which voice: characters a second of natural speech, by which a line's room in time becomes a length.
+"""How fast a language is spoken, and by which voice: characters a second of natural speech. By it a line's room in time becomes a length.
 
 Measured with Kokoro's default voices at natural speed on Article 1 of the Universal Declaration of Human Rights, its pauses included.
 Languages that no voice here speaks are given by the same text's length against English: languages differ much in syllables a second and
