@@ -13,13 +13,9 @@ from typing import Any, NamedTuple
 import httpx
 from prefect import get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from blocks.engine import NOT_INSTALLED, installed_version
@@ -32,9 +28,10 @@ from blocks.store import Store
 from dubbing.errors import BadSetting, LeasesDown, PassingFault, ServerNotReady, same_failure
 from dubbing.lesson import Source
 from dubbing.power import Lease, shares
-from tasks.progress import Event, Work, tell, working
+from tasks.progress import Event, Work, publish_table, tell, working
 
 DEPLOYMENT = "compute-stages/gpu"
+_NEWEST = 50  # runs that are looked at
 _ALIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 
 
@@ -65,6 +62,8 @@ def hand_over(server: GpuServer, lesson: Source, request: Mapping[str, Any], tar
         _wake(keeper, held)
         standing = _done(server, jobs, keeper, held, work)
         spent = _spent(leases, held.lease)
+        row = {"lesson": lesson.name, "into": target, "minutes": round(spent.seconds / 60, 1), "cost": spent.cost}
+        publish_table("gpu-server-cost", [row], f"{lesson.name}: what it took of the GPU server")
         work.finish()
     if standing.failure:
         raise same_failure(standing.failure["kind"], standing.failure["message"])
@@ -135,14 +134,16 @@ def _see_to_a_run(server: GpuServer) -> None:
     try:
         with get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(DEPLOYMENT)
-            alive = client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(
-                    deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]),
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ALIVE)),
-                )
+            newest = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id])),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=_NEWEST,
             )
-            if not any(run.parameters.get("gpu_server") == server.reference for run in alive):
-                client.create_flow_run_from_deployment(deployment.id, parameters={"gpu_server": server.reference})
+            runs = [run for run in newest if run.parameters.get("gpu_server") == server.reference]
+            if not any(run.state_type in _ALIVE for run in runs):
+                # Two who ask at once mean the same run: the one after the last.
+                after = f"{server.reference} after {runs[0].id if runs else 'none'}"
+                client.create_flow_run_from_deployment(deployment.id, parameters={"gpu_server": server.reference}, idempotency_key=after)
     except ObjectNotFound:
         raise BadSetting(f"Prefect's server has no deployment {DEPLOYMENT}: `coursedub deploy` makes it") from None
     except httpx.HTTPError as error:
