@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-s3 deploy test test-engines lint format lock clean
+.PHONY: help setup demo demo-s3 deploy stack test test-stack test-engines lint format lock clean
 
 BIN := .venv/bin
 PYTHON_CODE := dubbing blocks tasks flows tests samples scripts
@@ -30,6 +30,12 @@ deploy: setup ## set Prefect's server (PREFECT_API_URL) up: pools, blocks, autom
 test: setup ## run the tests (TEST_OPTIONS="-k name" runs some)
 	@$(BIN)/python -m pytest $(TEST_OPTIONS) || { [ $$? = 1 ] && [ -n "$(TESTS_AGAIN)" ] && \
 		env -u TESTS_UNTIL $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none; }
+
+stack: setup ## all of it on this machine to click through: Prefect's UI, both workers, a bucket, a GPU server in the cloud
+	@$(BIN)/python -m tests.stack
+
+test-stack: setup ## the same, with one lesson through the API: the server is woken, the lesson dubbed, the server shelved
+	@$(BIN)/python -m tests.stack --check
 
 test-engines: ## run WhisperX's and Demucs' own code on the CPU, with tiny checkpoints, in an environment of its own (2.5 GB)
 	@scripts/engines.sh
