@@ -60,7 +60,7 @@ class GpuServer(Block):
         description="PostgreSQL 14 or newer with the leases: postgresql://user:password@host/name; by default COURSEDUB_LEASES.",
     )
     price_per_hour: float = Field(
-        default_factory=lambda: _set("COURSEDUB_COST_PER_HOUR") or 0.0,
+        default_factory=lambda: price_per_hour() or 0.0,
         ge=0,
         allow_inf_nan=False,
         description="What the server costs while it isn't shelved; by default COURSEDUB_COST_PER_HOUR.",
@@ -302,6 +302,15 @@ def _is_id(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def price_per_hour() -> float | None:
+    """What the environment says that a machine costs: COURSEDUB_COST_PER_HOUR.
+
+    Raises:
+        BadSetting
+    """
+    return _set("COURSEDUB_COST_PER_HOUR")
 
 
 _SET = {  # from, to: what may be set in the environment

@@ -79,8 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--cost-per-hour",
         type=amount,
         metavar="PRICE",
-        default=os.environ.get("COURSEDUB_COST_PER_HOUR"),
-        help="what the machine costs an hour (default: COURSEDUB_COST_PER_HOUR)",
+        help="what the machine costs an hour that computes (default: the GPU server's, without one COURSEDUB_COST_PER_HOUR)",
     )
     plan.add_argument("--lines", action="store_true", help="each line too")
     plan.set_defaults(run=_plan)

@@ -42,9 +42,13 @@ TELL_EVERY = 5.0  # seconds
 @flow(name="compute-stages")
 def compute_stages(
     gpu_server: Annotated[
-        str | None, Field(description="Whose jobs: a saved block, or the server's id in its cloud; COURSEDUB_GPU_SERVER when empty.")
+        str | None,
+        Field(
+            title="GPU server",
+            description="Whose jobs: a saved block's name, or the server's id in its cloud; COURSEDUB_GPU_SERVER when empty.",
+        ),
     ] = None,
-    at_once: Annotated[int, Field(ge=1, le=16, description="Lessons that are worked on at a time.")] = AT_ONCE,
+    at_once: Annotated[int, Field(ge=1, le=16, title="Lessons at once", description="That are worked on at a time.")] = AT_ONCE,
 ) -> dict[str, Any]:
     """Work on jobs until none is left. Returns what became of each."""
     server = open_gpu_server(gpu_server)

@@ -433,7 +433,7 @@ def _deployment(client: SyncPrefectClient, config: dict[str, Any], saved: dict[s
     pool = config["work_pool"]
     of_the_operator = {
         "schedules": [_schedule(schedule) for schedule in config.get("schedules", ())],
-        "parameters": config.get("parameters", {}),
+        "parameters": config.get("parameters", {}) | _of_gpu_server(flow, saved),
         "job_variables": pool.get("job_variables", {}),
         "work_pool_name": pool["name"],
         "work_queue_name": pool.get("work_queue_name", "default"),
@@ -448,6 +448,8 @@ def _deployment(client: SyncPrefectClient, config: dict[str, Any], saved: dict[s
         return Did(name, "made", _when(of_the_operator["schedules"]))
     there = known.model_dump(mode="json")
     changes = {field: value for field, value in of_the_code.items() if (there[field] or []) != (value or [])}
+    if lacking := {name: value for name, value in _of_gpu_server(flow, saved).items() if name not in known.parameters}:
+        changes["parameters"] = known.parameters | lacking
     if TAG not in known.tags:
         changes["tags"] = [*known.tags, TAG]  # without it nobody notices that its runs have died
     if changes:
@@ -455,6 +457,13 @@ def _deployment(client: SyncPrefectClient, config: dict[str, Any], saved: dict[s
         return Did(name, "changed", ", ".join(changes))
     kept = _kept(known, of_the_operator)
     return Did(name, "kept", f"as changed: {', '.join(kept)}") if kept else Did(name, "unchanged")
+
+
+def _of_gpu_server(flow: Flow[..., Any], saved: dict[str, str]) -> dict[str, str]:
+    """Default parameters of a lesson's flow, where there is a GPU server: it does what its profile has for it."""
+    server = saved.get("COURSEDUB_GPU_SERVER")
+    takes = inspect.signature(flow.fn).parameters
+    return {"gpu_server": server, "profile": "gpu"} if server and "gpu_server" in takes and "profile" in takes else {}
 
 
 def _schedule(config: dict[str, Any]) -> DeploymentScheduleCreate:

@@ -70,8 +70,8 @@ GpuServer = Annotated[
     str | None,
     Field(
         title="GPU server",
-        description="Does what needs a GPU, and is woken for that: a saved block's name, or the server's id in its cloud. When empty, all is "
-        "done where the run is.",
+        description="Does what needs a GPU, and is woken for that: a saved block's name, or the server's id in its cloud. When empty, all "
+        "is done where the run is.",
     ),
 ]
 Output = Annotated[
@@ -97,6 +97,6 @@ CostPerHour = Annotated[
         ge=0,
         allow_inf_nan=False,
         title="Cost per hour",
-        description="What the machine costs that the run would be on; COURSEDUB_COST_PER_HOUR when empty.",
+        description="What the machine costs that would compute; when empty the GPU server's price, without one COURSEDUB_COST_PER_HOUR.",
     ),
 ]

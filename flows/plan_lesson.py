@@ -5,7 +5,6 @@ Nothing is computed, nothing is written, no server is started and no weights are
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,16 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from blocks.engine import with_packages_of_another
+from blocks.gpu_server import open_gpu_server, price_per_hour
 from blocks.profiles import profile_named
 from blocks.store import open_store
 from dubbing import media, mixing
-from dubbing.errors import BadSetting
 from flows import parameters as wished
 from flows.dub_video import Wishes, check, dub_video, find, given_terms, output_folder, story
 from flows.imagine import imagine
 from tasks.deliver import Made
+from tasks.hand_over import noted_packages
 from tasks.history import FIGURES, Run, runs_of
 from tasks.planning import PlannedLine, PlannedStage, State, is_known
 from tasks.review import Review
@@ -47,6 +48,7 @@ def plan(
     ducking: wished.Ducking = mixing.DUCKING,
     seed: wished.Seed = 0,
     terms: wished.Terms = None,
+    gpu_server: wished.GpuServer = None,
     output: wished.Output = None,
     store: wished.Store = None,
     max_megabytes: wished.MaxMegabytes = wished.MEGABYTES,
@@ -54,9 +56,7 @@ def plan(
     cost_per_hour: wished.CostPerHour = None,
 ) -> dict[str, Any]:
     """Say what dubbing a lesson would do, why, and what it would take. Computes nothing, starts nothing and wakes nothing."""
-    wishes = dict(locals())
-    price = wishes.pop("cost_per_hour")
-    planned = plan_lesson(cost_per_hour=_cost_per_hour() if price is None else price, **wishes)
+    planned = plan_lesson(**locals())
     description = f"{planned['lesson']['name']} into {planned['target_language']}: {estimate(planned)}"
     create_table_artifact(table=plan_rows(planned), key="plan", description=description)
     return planned
@@ -70,6 +70,7 @@ def plan_rows(planned: dict[str, Any]) -> list[dict[str, Any]]:
             "state": stage["state"],
             "lines": f"{stage['lines_to_compute']} of {len(stage['lines'])}" if "lines" in stage else "",
             "about": "" if stage["state"] == "cached" else "?" if stage["seconds"] is None else f"{stage['seconds']:.0f} s",
+            "where": "" if stage["state"] == "cached" else "GPU server" if stage["on_gpu_server"] else "here",
             "why": stage["why"],
         }
         for stage in planned["stages"]
@@ -80,23 +81,17 @@ def estimate(planned: dict[str, Any]) -> str:
     """What it would take, in words."""
     more = " or more: some stages never ran" if planned["seconds_incomplete"] else ""
     cost = "" if planned["cost"] is None else f", {planned['cost']:.4g} at that price"
-    return f"about {planned['seconds']:.0f} s{more}{cost}"
-
-
-def _cost_per_hour() -> float | None:
-    """
-    Raises:
-        BadSetting
-    """
-    text = os.environ.get("COURSEDUB_COST_PER_HOUR")
-    try:
-        return float(text) if text else None
-    except ValueError:
-        raise BadSetting(f"COURSEDUB_COST_PER_HOUR={text}: a number from 0 up") from None
+    wakes = {True: ", and wakes the GPU server", False: ", and doesn't wake the GPU server", None: ""}[planned["wakes_gpu_server"]]
+    return f"about {planned['seconds']:.0f} s{more}{cost}{wakes}"
 
 
 def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, Any]:
     """The plan of `dub_video(**wishes)`: every stage with its state, the reason, its lines, and an estimate from earlier runs.
+
+    With a GPU server it is the price of that which counts, for what it would do. It isn't asked anything.
+
+    Args:
+        cost_per_hour: None is the GPU server's price, without one COURSEDUB_COST_PER_HOUR.
 
     Raises:
         BadInput: what the run would refuse.
@@ -104,7 +99,9 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
     """
     parameters = dub_video.validate_parameters({name: value for name, value in wishes.items() if value is not None})
     families = ("separator", "recogniser", "translator", "speech")
-    engines = profile_named(parameters["profile"], **{family: parameters[family] for family in families}).engines()
+    profile = profile_named(parameters["profile"], **{family: parameters[family] for family in families})
+    engines = profile.engines()
+    server = open_gpu_server(parameters["gpu_server"]) if parameters["gpu_server"] else None
     asked = Wishes(**{name: parameters[name] for name in Wishes._fields} | {"terms": given_terms(parameters["terms"])})
     check(engines, asked)
     with tempfile.TemporaryDirectory() as scratch:
@@ -119,17 +116,23 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
             reviewing.look()
             return story(store, found, engines, asked, reviewing)
 
-        plan, made = imagine(store, found.sha256, runs, tell)
+        with with_packages_of_another(noted_packages(store, server.server_id) if server else {}):
+            plan, made = imagine(store, found.sha256, runs, tell)
     stages = _merged(plan.stages)
     figures = store.read_record(FIGURES) or {}
     lines = _number_of_lines(stages, runs, found.duration)
     rows = [_row(stage, figures, lines, found.duration) for stage in stages]
+    for row, stage in zip(rows, stages, strict=True):
+        row["on_gpu_server"] = server is not None and profile.on_gpu_server(stage.works_with)
     edits = [outcome.edit for outcome in made.revision.outcomes] if is_known(made.revision) else []
     for row in rows:
         if edits and row["state"] == "to compute" and "translation changed" in row["why"]:
             row["why"] += f" ({len(edits)} edit{'' if len(edits) == 1 else 's'} of a reviewer)"
-    seconds = [row["seconds"] for row in rows if row["state"] != "cached"]
-    known = sum(value for value in seconds if value is not None)
+    price = price_per_hour() if server is None else server.price_per_hour or None
+    price = price if cost_per_hour is None else cost_per_hour
+    to_do = [row for row in rows if row["state"] != "cached"]
+    known = sum(row["seconds"] or 0.0 for row in to_do)
+    costing = sum(row["seconds"] or 0.0 for row in to_do if server is None or row["on_gpu_server"])
     return {
         "lesson": {"name": found.name, "sha256": found.sha256, "duration": found.duration},
         "target_language": asked.target_language,
@@ -137,8 +140,9 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
         "edits": edits,
         "stages": rows,
         "seconds": round(known, 1),
-        "seconds_incomplete": any(value is None for value in seconds),
-        "cost": None if cost_per_hour is None else round(known / 3600 * cost_per_hour, 4),
+        "seconds_incomplete": any(row["seconds"] is None for row in to_do),
+        "cost": None if price is None else round(costing / 3600 * price, 4),
+        "wakes_gpu_server": None if server is None else any(row["on_gpu_server"] for row in to_do),
     }
 
 

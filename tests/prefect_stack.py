@@ -159,6 +159,15 @@ def state_of(run: FlowRun) -> str:
         return (state.name or "") if state else ""
 
 
+def ended(run: FlowRun) -> str:
+    """Name of the state that it comes to, with its message where that isn't "Completed"."""
+    with get_client(sync_client=True) as client:
+        until(lambda: (found := client.read_flow_run(run.id).state) is not None and found.is_final())
+        state = client.read_flow_run(run.id).state
+        assert state is not None and state.name
+        return state.name if state.is_completed() else f"{state.name}: {state.message}"
+
+
 def _prepared() -> Callable[[], None]:
     """Nothing may be imported between fork and exec."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -21,7 +21,7 @@ from flows.deploy import Did, deploy
 from tests.prefect_stack import PrefectServer, prefect_server
 
 SERVER = "0f7ddbd2-1f4f-4d4f-9d4c-1c54a4b4a001"
-DEPLOYMENTS = ("dub-video/dub-video", "plan/plan", "clean-store/clean", "keep-gpu-server/keep-gpu-server")
+DEPLOYMENTS = ("dub-video/dub-video", "plan/plan", "clean-store/clean", "keep-gpu-server/keep-gpu-server", "compute-stages/gpu")
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,8 @@ def test_everything_is_made_once(client: SyncPrefectClient, capsys: pytest.Captu
             "COURSEDUB_STORE": "coursedub-s3-store/default",
             "COURSEDUB_GPU_SERVER": "coursedub-gpu-server/default",
         }
+    for name in ("dub-video/dub-video", "plan/plan"):
+        assert client.read_deployment_by_name(name).parameters == {"gpu_server": "coursedub-gpu-server/default", "profile": "gpu"}
     (nightly,) = client.read_deployment_by_name("clean-store/clean").schedules
     assert isinstance(nightly.schedule, CronSchedule) and nightly.schedule.timezone == "Europe/Berlin" and nightly.active
     assert {automation.name for automation in client.read_automations()} == {
@@ -209,6 +211,8 @@ def test_without_a_bucket_and_a_gpu_server_what_needs_them_is_left_out(
     assert not changes()
     monkeypatch.setenv("COURSEDUB_GPU_SERVER", SERVER)
     assert changes() == {
+        "deployment dub-video/dub-video": "changed",
+        "deployment plan/plan": "changed",
         "block coursedub-gpu-server/default": "made",
         "deployment keep-gpu-server/keep-gpu-server": "made",
         "pool control": "changed",

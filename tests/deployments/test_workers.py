@@ -25,8 +25,8 @@ from blocks.store import Store, file_digest
 from flows.deploy import deploy
 from tasks.history import runs_of
 from tests.lessons import make_lesson
-from tests.postgres import Postgres
-from tests.prefect_stack import ROOT, PrefectServer, Worker, prefect_server, processes_of, run_of, state_of, until
+from tests.postgres import Postgres, programs
+from tests.prefect_stack import ROOT, PrefectServer, Worker, ended, prefect_server, processes_of, run_of, state_of, until
 from tests.stand_ins import uses
 
 LESSON_SECONDS = 12.0
@@ -37,6 +37,9 @@ HEARTBEAT_LOST = timedelta(seconds=10)  # the least that Prefect knows
 @pytest.fixture(scope="module")
 def server(postgres: Postgres) -> Iterator[PrefectServer]:
     """A server on which everything is deployed, with its database in PostgreSQL."""
+    found = programs()
+    if found is None or not list(found.parent.rglob("pg_trgm.control")):
+        pytest.skip("this PostgreSQL has no pg_trgm, which Prefect's server needs")
     folder = parse_qs(urlsplit(postgres.address).query)["host"][0]
     with prefect_server(f"postgresql+asyncpg://coursedub@/postgres?host={folder}") as started:
         for _ in deploy():
@@ -53,7 +56,9 @@ def on_stand_ins(server: PrefectServer) -> None:
         client.update_deployment(deployment.id, there)
         (lost,) = client.read_automations_by_name("coursedub: heartbeat lost")
         soon = lost.trigger.model_copy(update={"within": HEARTBEAT_LOST})
-        client.update_automation(lost.id, AutomationCore(**{**lost.model_dump(exclude={"id", "trigger"}), "trigger": soon}))
+        client.update_automation(
+            lost.id, AutomationCore(**{**lost.model_dump(exclude={"id", "trigger", "owner_resource"}), "trigger": soon})
+        )
 
 
 class Lesson(NamedTuple):
@@ -91,8 +96,7 @@ class Lesson(NamedTuple):
         records = {entry.name: entry.modified for part in ("records/", "lines/") for entry in self.store.files.found(part)}
         worker, run = self.worker(), self.start()
         try:
-            until(lambda: state_of(run) not in ("Scheduled", "Late", "Pending", "Submitting", "Running"))
-            assert state_of(run) == "Completed"
+            assert ended(run) == "Completed"
         finally:
             worker.kill_group()
         after = {entry.name: entry.modified for part in ("records/", "lines/") for entry in self.store.files.found(part)}
@@ -130,19 +134,19 @@ def test_one_deployment_is_found_by_workers_in_different_folders(server: Prefect
         deployment = client.read_deployment_by_name("clean-store/clean")
         for pool in ("control", "gpu"):
             client.update_deployment(deployment.id, DeploymentUpdate(work_pool_name=pool))
+            Store(folder=str(tmp_path / pool / f"store-of-{pool}")).write_record("figures/stages", {})
             worker = Worker(server.api, pool, tmp_path / pool, {"PYTHONPATH": str(ROOT)})
             # The store's folder is relative: a run works where its worker was started.
             run = run_of("clean-store/clean", {"store": f"store-of-{pool}"})
-            until(lambda: state_of(run) not in ("Scheduled", "Late", "Pending", "Submitting", "Running"))  # noqa: B023
+            assert ended(run) == "Completed"
             worker.kill_group()
-            assert state_of(run) == "Completed", (tmp_path / pool / "worker.log").read_text()
         client.update_deployment(deployment.id, DeploymentUpdate(work_pool_name="control"))
 
 
 def test_a_flow_that_is_killed_has_crashed(lesson: Lesson) -> None:
     worker, run = lesson.begin()
     os.kill(flow_process(lesson.server, run), signal.SIGKILL)
-    until(lambda: state_of(run) == "Crashed")
+    assert ended(run).startswith("Crashed")
     until(slot_is_free)
     worker.kill_group()
     lesson.goes_on()
@@ -151,8 +155,7 @@ def test_a_flow_that_is_killed_has_crashed(lesson: Lesson) -> None:
 def test_a_run_outlives_its_worker(lesson: Lesson) -> None:
     worker, run = lesson.begin()
     worker.kill_group()
-    until(lambda: state_of(run) != "Running")
-    assert state_of(run) == "Completed"
+    assert ended(run) == "Completed"
     until(slot_is_free)
     before = uses(lesson.folder / "uses")
     lesson.goes_on()
@@ -164,7 +167,7 @@ def test_a_run_whose_host_is_lost_has_crashed_when_its_heartbeat_stops(lesson: L
     worker.lose_host()
     assert not processes_of(lesson.server.api, run.id)
     assert state_of(run) == "Running", "nobody was left to tell"
-    until(lambda: state_of(run) == "Crashed")
+    assert ended(run).startswith("Crashed")
     until(slot_is_free)
     lesson.goes_on()
 
@@ -175,7 +178,7 @@ def test_a_run_goes_on_while_prefects_server_is_restarted(lesson: Lesson, down: 
     lesson.server.kill()
     time.sleep(down)
     lesson.server.start()
-    until(lambda: state_of(run) == "Completed")
+    assert ended(run) == "Completed"
     until(slot_is_free)
     worker.kill_group()
     before = uses(lesson.folder / "uses")
@@ -187,7 +190,7 @@ def test_a_run_goes_on_while_the_database_is_restarted(lesson: Lesson, postgres:
     worker, run = lesson.begin()
     postgres.stop()
     postgres.start()
-    until(lambda: state_of(run) == "Completed")
+    assert ended(run) == "Completed"
     until(slot_is_free)
     worker.kill_group()
     before = uses(lesson.folder / "uses")
