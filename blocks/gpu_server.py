@@ -305,7 +305,7 @@ def _is_id(name: str) -> bool:
 
 
 def price_per_hour() -> float | None:
-    """What the environment says that a machine costs an hour: COURSEDUB_COST_PER_HOUR.
+    """What the environment says that a machine costs: COURSEDUB_COST_PER_HOUR.
 
     Raises:
         BadSetting

@@ -25,7 +25,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentU
 from prefect.client.schemas.objects import StateType, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events.actions import CancelFlowRun, ChangeFlowRunState
+from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import load_flow_from_entrypoint
@@ -262,7 +262,7 @@ def _pool(client: SyncPrefectClient, pool: Pool, saved: dict[str, str], limit: i
                 concurrency_limit=limit or pool.limit,
             )
         )
-        yield Did(name, "made", f"runs at once: {limit or pool.limit or 'as many as there are'}")
+        yield Did(name, "made", f"runs at once: {limit or pool.limit or 'no limit'}")
     else:
         yield _updated_pool(client, pool, known, saved, limit)
     for queue in pool.queues:
@@ -367,8 +367,8 @@ def automations() -> list[AutomationCore]:
         ),
         AutomationCore(
             name="coursedub: late passes",
-            description="A pass of keep-gpu-server that is late is left out: the next one does the same. Else hundreds would wait for a "
-            "worker that was down for a night.",
+            description="A pass of keep-gpu-server that its schedule made and that is late is left out: the next one does the same. Else "
+            "hundreds would wait for a worker that was down for a night.",
             tags=[TAG],
             trigger=EventTrigger(
                 match=runs,
@@ -381,7 +381,7 @@ def automations() -> list[AutomationCore]:
                 posture=Posture.Reactive,
                 threshold=1,
             ),
-            actions=[CancelFlowRun()],
+            actions=[ChangeFlowRunState(state=StateType.CANCELLED, name="Skipped", message="Late: the next pass does the same")],
         ),
     ]
 
@@ -492,12 +492,19 @@ def _kept(known: DeploymentResponse, wanted: dict[str, Any]) -> list[str]:
 def form(flow: Flow[..., Any]) -> dict[str, Any]:
     """What Prefect validates a flow's parameters by and makes its form of: Prefect's own schema, with the titles, descriptions and
     patterns of the parameters' `Field`s, which that leaves out.
+
+    What may be None is a plain field that may stay empty: where a property is neither required nor has a default, the server takes null.
     """
     schema = parameter_schema(flow).model_dump(exclude_unset=True)
     for name, parameter in inspect.signature(flow.fn, eval_str=True).parameters.items():
+        shown_as = schema["properties"][name]
+        kinds = [kind for kind in shown_as.get("anyOf", ()) if kind != {"type": "null"}]
+        if len(kinds) == 1 and shown_as["default"] is None:
+            del shown_as["anyOf"], shown_as["default"]
+            shown_as |= kinds[0]
         for field in typing.get_args(parameter.annotation)[1:]:
             if isinstance(field, FieldInfo):
-                shown_as = {"title": field.title, "description": field.description}
                 extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-                schema["properties"][name] |= {key: value for key, value in {**shown_as, **extra}.items() if value is not None}
+                said = {"title": field.title, "description": field.description, **extra}
+                shown_as |= {key: value for key, value in said.items() if value is not None}
     return schema | {"additionalProperties": False}  # a name that is misspelt is refused, not left out

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from dubbing import media
 
 MEGABYTES, HOURS = media.Limits()
 
-_SAVED = "or a saved block as its type's slug and its name"
-_TAG = {"pattern": "^[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*$"}  # for the form; which languages there are is the engines' to say
+_TAG = {"pattern": "^([A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*)?$"}  # for the form; which languages there are is the engines' to say
+_EMPTY = BeforeValidator(lambda value: None if value == "" else value)  # what a form sends of a field that was cleared
 
 Lesson = Annotated[
     str,
@@ -26,67 +26,89 @@ Lesson = Annotated[
     ),
 ]
 TargetLanguage = Annotated[
-    str, Field(title="Dub into", description="BCP 47 tag of the language: en, es, pt-BR, …", json_schema_extra=dict(_TAG))
+    str, Field(title="Dub into", description="BCP 47 tag of the language: en, es, pt-BR, …", json_schema_extra={**_TAG, "minLength": 2})
 ]
 SourceLanguage = Annotated[
     str | None,
-    Field(title="Language of the lesson", description="BCP 47 tag of what is spoken; detected when empty.", json_schema_extra=dict(_TAG)),
+    _EMPTY,
+    Field(title="Language of the lesson", description="BCP 47 tag of what is spoken; detected when empty.", json_schema_extra={**_TAG}),
 ]
 Voice = Annotated[
-    str | None, Field(title="Voice", description="`coursedub voices LANGUAGE` lists them; one of the lecturer's register when empty.")
-]
-Profile = Annotated[
-    str | None,
-    Field(title="Profile", description="Engines of the run: cpu, gpu, or a saved block's name; COURSEDUB_PROFILE, else cpu, when empty."),
-]
-Separator = Annotated[
-    str | None, Field(title="Separator", description=f"In place of the profile's: spleeter, demucs, {_SAVED} (coursedub-demucs/mine).")
-]
-Recogniser = Annotated[
-    str | None,
-    Field(title="Recogniser", description=f"In place of the profile's: faster-whisper, whisperx, {_SAVED} (coursedub-whisperx/mine)."),
-]
-Translator = Annotated[
-    str | None,
-    Field(title="Translator", description=f"In place of the profile's: llama, ollama, openai, whisper (into English only), {_SAVED}."),
-]
-Speech = Annotated[
-    str | None, Field(title="Speech", description=f"In place of the profile's: kokoro, chatterbox, chain (both in turn), {_SAVED}.")
+    str | None, _EMPTY, Field(title="Voice", description="Of the speech engine; when empty, one of the lecturer's register or a clone.")
 ]
 Captions = Annotated[
     Literal["sentences", "words"],
     Field(title="English captions", description="Whole sentences, or the words as they are said."),
 ]
-Loudness = Annotated[
-    float | Literal["source"], Field(title="Loudness", description="LUFS of the new track, or 'source' for as loud as the original.")
-]
-Ducking = Annotated[float, Field(ge=0, le=60, title="Ducking", description="dB that the background goes down under speech.")]
-Seed = Annotated[int, Field(ge=0, title="Seed", description="For engines that read differently each time.")]
 Terms = Annotated[
     str | None,
-    Field(title="Terms", description="CSV file of terms (source, translation, note) for the translator; a course shares one."),
+    _EMPTY,
+    Field(title="Terms", description="CSV file (source, translation, note) for the translator; a course shares one."),
+]
+Output = Annotated[
+    str | None,
+    _EMPTY,
+    Field(
+        title="Folder for the result",
+        description="When empty, NAME.LANGUAGE beside the lesson; where the lesson is an address, in the worker's folder.",
+    ),
+]
+Profile = Annotated[
+    str | None,
+    _EMPTY,
+    Field(title="Profile", description="Engines of the run: cpu, gpu, or a saved block's name. When empty COURSEDUB_PROFILE, else cpu."),
 ]
 GpuServer = Annotated[
     str | None,
+    _EMPTY,
     Field(
         title="GPU server",
         description="Does what needs a GPU, and is woken for that: a saved block's name, or the server's id in its cloud. When empty, all "
         "is done where the run is.",
     ),
 ]
-Output = Annotated[
+Separator = Annotated[
     str | None,
+    _EMPTY,
+    Field(title="Separator", description="In place of the profile's: spleeter, demucs, or a saved block (coursedub-demucs/NAME)."),
+]
+Recogniser = Annotated[
+    str | None,
+    _EMPTY,
     Field(
-        title="Folder for the result",
-        description="When empty, NAME.LANGUAGE beside the lesson; where that is an address, in the worker's folder.",
+        title="Recogniser", description="In place of the profile's: faster-whisper, whisperx, or a saved block (coursedub-whisperx/NAME)."
     ),
 ]
+Translator = Annotated[
+    str | None,
+    _EMPTY,
+    Field(
+        title="Translator",
+        description="In place of the profile's: llama, ollama, openai, whisper (into English only), or a saved block "
+        "(coursedub-ollama-translator/NAME).",
+    ),
+]
+Speech = Annotated[
+    str | None,
+    _EMPTY,
+    Field(
+        title="Speech",
+        description="In place of the profile's: kokoro, chatterbox, chain (Chatterbox, then Kokoro), or a saved block "
+        "(coursedub-speech-chain/NAME).",
+    ),
+]
+Loudness = Annotated[
+    float | Literal["source"], Field(title="Loudness", description="LUFS of the new track, or source: as loud as the original.")
+]
+Ducking = Annotated[float, Field(ge=0, le=60, title="Ducking", description="dB that the background goes down under speech.")]
+Seed = Annotated[int, Field(ge=0, title="Seed", description="For engines that read differently each time.")]
 Store = Annotated[
     str | None,
+    _EMPTY,
     Field(
         title="Store",
-        description=f"Where results are kept: a folder, s3://bucket/prefix, {_SAVED} (coursedub-s3-store/default); COURSEDUB_STORE when "
-        "empty.",
+        description="Where results are kept: a folder, s3://bucket/prefix, or a saved block (coursedub-s3-store/NAME). When empty "
+        "COURSEDUB_STORE.",
     ),
 ]
 MaxMegabytes = Annotated[float, Field(gt=0, title="At most MB", description="A larger lesson is refused.")]
@@ -97,6 +119,6 @@ CostPerHour = Annotated[
         ge=0,
         allow_inf_nan=False,
         title="Cost per hour",
-        description="What the machine costs that would compute; when empty the GPU server's price, without one COURSEDUB_COST_PER_HOUR.",
+        description="Of the machine that would compute. When empty the GPU server's, without one COURSEDUB_COST_PER_HOUR.",
     ),
 ]
