@@ -54,10 +54,10 @@ format: setup ## rewrite the code in the project's format
 lock: setup ## write requirements.lock anew from pyproject.toml; what is locked stays (LOCK_OPTIONS=--upgrade takes the newest)
 	@$(BIN)/python -m venv --clear .lock-tools
 	@.lock-tools/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@.lock-tools/bin/uv pip compile --quiet pyproject.toml --group dev --extra s3 --extra ollama --extra openai --extra gpu-server --python-version 3.11 --python-platform linux --generate-hashes \
+	@.lock-tools/bin/uv pip compile --quiet pyproject.toml --group dev --extra s3 --extra ollama --extra openai --extra gpu-server --python-version 3.11 --python-platform x86_64-manylinux_2_34 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --output-file requirements.lock $(LOCK_OPTIONS)
 	@.lock-tools/bin/uv pip compile --quiet pyproject.toml --group build --extra s3 --extra ollama --extra openai --extra gpu-server --constraint requirements.lock \
-		--python-version 3.11 --python-platform linux --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_34 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		--output-file deployments/control_plane/requirements.lock $(LOCK_OPTIONS)
 	@.lock-tools/bin/uv pip compile --quiet pyproject.toml --extra whisperx --extra demucs --group engines --python-version 3.11 \
 		--python-platform x86_64-manylinux_2_28 --generate-hashes --no-emit-index-url --no-emit-find-links \
