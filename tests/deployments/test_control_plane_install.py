@@ -135,6 +135,7 @@ def test_nothing_is_started_before_it_can_work(installed: BareServer) -> None:
     for file, name, value in (
         ("worker.env", "COURSEDUB_GPU_SERVER", "an-id"),
         ("control.env", "COURSEDUB_TLS", "internal"),
+        ("control.env", "LEASES_ADDRESS", "10.0.0.2"),
     ):
         assert f"next: set {name} in /etc/coursedub/{file}" in install(installed).output
         assert not [call for call in installed.calls() if " start " in call]
@@ -144,6 +145,9 @@ def test_nothing_is_started_before_it_can_work(installed: BareServer) -> None:
     assert not [call for call in installed.calls() if " start " in call]
     run = install(installed)
     assert run.code == 0, run.errors
+    assert "@10.0.0.2/leases" in text(installed, "/etc/coursedub/deploy.env") and "@127.0.0.1/" in text(
+        installed, "/etc/coursedub/machines.env"
+    )
     started = [call.rpartition(" ")[2] for call in installed.calls() if " start " in call]
     assert started == ["coursedub-watchdog.timer", "coursedub-backup.timer", "coursedub-control-plane.target"]
 
