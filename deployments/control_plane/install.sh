@@ -69,6 +69,7 @@ EOT
 # Made of control.env
 PREFECT_API_DATABASE_CONNECTION_URL=postgresql+asyncpg://prefect:$prefect@127.0.0.1/prefect
 PREFECT_SERVER_API_AUTH_STRING=$key
+PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS=https://$(setting control.env COURSEDUB_ADDRESS)
 EOT
     write_settings machines.env coursedub <<EOT
 # Made of control.env

@@ -112,7 +112,8 @@ def test_secrets_are_new_and_each_service_gets_its_own(installed: BareServer) ->
 def test_what_is_made_of_the_secrets_follows_them(installed: BareServer) -> None:
     path = installed.path("/etc/coursedub/control.env")
     path.write_text(path.read_text().replace("COURSEDUB_TLS=", "COURSEDUB_TLS=internal").replace("dub.example.org", "dub.school.example"))
-    assert install(installed).changes[0] == "/etc/coursedub/proxy.env"
+    made = ["/etc/coursedub/prefect-secrets.env", "/etc/coursedub/proxy.env"]
+    assert install(installed).changes[:2] == made
     proxy = read_settings(installed.path("/etc/coursedub/proxy.env"))
     assert (proxy["COURSEDUB_ADDRESS"], proxy["COURSEDUB_TLS"]) == ("dub.school.example", "internal")
 
