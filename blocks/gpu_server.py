@@ -57,7 +57,8 @@ class GpuServer(Block):
     interface: str = Field(default="public", description="Which of the cloud's endpoints: public, internal or admin.")
     database: SecretStr = Field(
         default_factory=lambda: SecretStr(os.environ.get("COURSEDUB_LEASES", "")),
-        description="PostgreSQL 14 or newer with the leases: postgresql://user:password@host/name; by default COURSEDUB_LEASES.",
+        description="PostgreSQL 14 or newer with the leases: postgresql://user:password@host/name; by default COURSEDUB_LEASES. Where that "
+        "is set, it is that machine's own way to the same database, and counts instead.",
     )
     price_per_hour: float = Field(
         default_factory=lambda: price_per_hour() or 0.0,
@@ -272,6 +273,8 @@ def open_gpu_server(name: str | None) -> GpuServer:
     except ValueError as error:
         raise BadSetting(f"GPU server {name}: it is no id of a server, and Prefect has no such block") from error
     assert isinstance(loaded, GpuServer)
+    if way := os.environ.get("COURSEDUB_LEASES"):
+        loaded.database = SecretStr(way)
     return loaded
 
 

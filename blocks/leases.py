@@ -47,8 +47,9 @@ RENEW_EVERY = 60.0  # seconds: a few lost renewals do no harm
 LONGEST_LEASE = 3600.0  # what a limit may be exceeded by
 PATIENCE = 30.0  # seconds that the database may be away: a restart of it takes some
 _PAUSE = 0.5
+_CONNECT_TIMEOUT = 10  # seconds
 _CONNECTION = {
-    "connect_timeout": 10,
+    "connect_timeout": _CONNECT_TIMEOUT,
     "application_name": "coursedub",
     # A holder whose machine is lost must not keep the lock: the server asks after 30 s of silence, and gives up 30 s later. One that
     # stands still for two minutes loses it too; no pass takes as long.
@@ -348,7 +349,7 @@ class Leases:
         import psycopg
         from psycopg.conninfo import make_conninfo
 
-        asked = make_conninfo(self._database, connect_timeout=_CONNECTION["connect_timeout"])
+        asked = make_conninfo(self._database, connect_timeout=_CONNECT_TIMEOUT)
         return psycopg.pq.PGconn.ping(asked.encode()) == psycopg.pq.Ping.OK
 
     def facts(self) -> Facts:

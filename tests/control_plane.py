@@ -65,7 +65,8 @@ class ControlPlane:
         (folder / "postgres").mkdir()
         self.postgres = Postgres(folder / "postgres", self.ports["postgres"])
         subprocess.run([self.deployment / "new-secrets"], check=True, stdout=subprocess.DEVNULL)
-        self._set(".env", {"COURSEDUB_ADDRESS": f"localhost:{self.ports['https']}", "COURSEDUB_TLS": "internal"})
+        here = {"COURSEDUB_ADDRESS": f"localhost:{self.ports['https']}", "COURSEDUB_TLS": "internal", "LEASES_ADDRESS": "127.0.0.1"}
+        self._set(".env", here)
         self._set("worker.env", more)
         self._compose = yaml.safe_load((self.deployment / "compose.yaml").read_text())
         self.settings = read_settings(self.deployment / ".env")
@@ -128,6 +129,7 @@ class ControlPlane:
     def start(self) -> None:
         self.start_postgres()
         self.start_prefect()
+        self.deploy()
         self.start_proxy()
 
     def start_postgres(self) -> None:
@@ -138,6 +140,10 @@ class ControlPlane:
     def start_prefect(self) -> None:
         self._start("prefect", self.command("prefect"), self.environment("prefect"))
         self.wait("prefect", lambda: self.healthy("prefect"))
+
+    def deploy(self) -> str:
+        """What compose.yaml does once before the worker. Returns what it says."""
+        return self.run("deploy", self.command("deploy")).stdout
 
     def start_proxy(self) -> None:
         program = caddy()
@@ -226,7 +232,7 @@ class ControlPlane:
             return found
 
         value = re.sub(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", replaced, value).replace("$$", "$")
-        value = value.replace("@postgres/", f"@127.0.0.1:{self.ports['postgres']}/")
+        value = re.sub(r"@(postgres|127\.0\.0\.1)/", f"@127.0.0.1:{self.ports['postgres']}/", value)
         value = re.sub(r"\b(?:prefect|127\.0\.0\.1):4200\b", f"127.0.0.1:{self.ports['prefect']}", value)
         if value in ("4200", "8080"):
             return str(self.ports["prefect" if value == "4200" else "worker"])
@@ -240,7 +246,7 @@ class ControlPlane:
 
 @contextmanager
 def control_plane(**more: str) -> Iterator[ControlPlane]:
-    """With nothing in it: PostgreSQL, Prefect's server and the proxy are up."""
+    """PostgreSQL, Prefect's server and the proxy are up, and everything is deployed."""
     short = "/tmp" if os.path.isdir("/tmp") else None  # a socket's path fits 107 bytes
     with tempfile.TemporaryDirectory(prefix="coursedub-control-", dir=short, ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as somebody else

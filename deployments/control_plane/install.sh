@@ -69,12 +69,17 @@ EOT
 # Made of control.env
 PREFECT_API_DATABASE_CONNECTION_URL=postgresql+asyncpg://prefect:$prefect@127.0.0.1/prefect
 PREFECT_SERVER_API_AUTH_STRING=$key
+PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS=https://$(setting control.env COURSEDUB_ADDRESS)
 EOT
     write_settings machines.env coursedub <<EOT
-# Made of control.env. The GPU server's worker.env has the same, with this machine's address.
+# Made of control.env
 PREFECT_API_URL=http://127.0.0.1:4200/api
 PREFECT_API_AUTH_STRING=$key
 COURSEDUB_LEASES=postgresql://leases:$leases@127.0.0.1/leases
+EOT
+    write_settings deploy.env coursedub <<EOT
+# Made of control.env: the way to the leases that is kept in the block of the GPU server, for that machine too
+COURSEDUB_LEASES=postgresql://leases:$leases@$(setting control.env LEASES_ADDRESS)/leases
 EOT
     write_settings proxy.env root <<EOT
 # Made of control.env
@@ -150,7 +155,7 @@ wanted_by() { case $1 in *.timer) echo timers.target ;; *) echo multi-user.targe
 
 start() {
     local timer needed=(worker.env:COURSEDUB_GPU_SERVER machines.env:COURSEDUB_LEASES) setting
-    [ -n "$watchdog" ] || needed+=(control.env:COURSEDUB_TLS)
+    [ -n "$watchdog" ] || needed+=(control.env:COURSEDUB_TLS control.env:LEASES_ADDRESS)
     if [ -n "$no_start" ]; then
         return
     elif ! running_systemd; then

@@ -112,7 +112,8 @@ def test_secrets_are_new_and_each_service_gets_its_own(installed: BareServer) ->
 def test_what_is_made_of_the_secrets_follows_them(installed: BareServer) -> None:
     path = installed.path("/etc/coursedub/control.env")
     path.write_text(path.read_text().replace("COURSEDUB_TLS=", "COURSEDUB_TLS=internal").replace("dub.example.org", "dub.school.example"))
-    assert install(installed).changes[0] == "/etc/coursedub/proxy.env"
+    made = ["/etc/coursedub/prefect-secrets.env", "/etc/coursedub/proxy.env"]
+    assert install(installed).changes[:2] == made
     proxy = read_settings(installed.path("/etc/coursedub/proxy.env"))
     assert (proxy["COURSEDUB_ADDRESS"], proxy["COURSEDUB_TLS"]) == ("dub.school.example", "internal")
 
@@ -135,6 +136,7 @@ def test_nothing_is_started_before_it_can_work(installed: BareServer) -> None:
     for file, name, value in (
         ("worker.env", "COURSEDUB_GPU_SERVER", "an-id"),
         ("control.env", "COURSEDUB_TLS", "internal"),
+        ("control.env", "LEASES_ADDRESS", "10.0.0.2"),
     ):
         assert f"next: set {name} in /etc/coursedub/{file}" in install(installed).output
         assert not [call for call in installed.calls() if " start " in call]
@@ -144,6 +146,9 @@ def test_nothing_is_started_before_it_can_work(installed: BareServer) -> None:
     assert not [call for call in installed.calls() if " start " in call]
     run = install(installed)
     assert run.code == 0, run.errors
+    assert "@10.0.0.2/leases" in text(installed, "/etc/coursedub/deploy.env") and "@127.0.0.1/" in text(
+        installed, "/etc/coursedub/machines.env"
+    )
     started = [call.rpartition(" ")[2] for call in installed.calls() if " start " in call]
     assert started == ["coursedub-watchdog.timer", "coursedub-backup.timer", "coursedub-control-plane.target"]
 

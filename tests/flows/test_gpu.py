@@ -183,6 +183,11 @@ class TestTheFlow:
         with pytest.raises(BadSetting, match="no such block"):
             open_gpu_server("another")
 
+    def test_a_machine_may_have_a_way_of_its_own_to_the_leases(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        GpuServer(server_id=SERVER, database="postgresql://from.elsewhere/leases").save("elsewhere", overwrite=True)
+        monkeypatch.setenv("COURSEDUB_LEASES", database)
+        assert open_gpu_server("elsewhere").leases().facts().leases == ()
+
     def test_what_needs_a_person_fails_the_run(self, nova: Nova) -> None:
         from flows.keep_gpu_server import keep_gpu_server
 
