@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -22,6 +24,7 @@ from hypothesis import HealthCheck, settings
 from dubbing.privacy import report_nothing
 
 report_nothing()
+atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 
 if TYPE_CHECKING:
     from prefect_aws import AwsCredentials
