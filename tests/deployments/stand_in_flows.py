@@ -9,9 +9,10 @@ import prefect.flow_engine
 
 from flows.compute_stages import compute_stages
 from flows.dub_video import dub_video
+from flows.plan_lesson import plan
 from tests.stand_ins import stand_in
 
-__all__ = ["compute_stages", "dub_video"]
+__all__ = ["compute_stages", "dub_video", "plan"]
 
 prefect.flow_engine.MINIMUM_HEARTBEAT_INTERVAL = 1
 prefect.flow_engine.BaseFlowRunEngine.heartbeat_seconds = 1  # type: ignore[assignment, method-assign]
