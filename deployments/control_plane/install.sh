@@ -74,6 +74,7 @@ EOT
     write_settings machines.env coursedub <<EOT
 # Made of control.env
 PREFECT_API_URL=http://127.0.0.1:4200/api
+PREFECT_UI_URL=https://$(setting control.env COURSEDUB_ADDRESS)
 PREFECT_API_AUTH_STRING=$key
 COURSEDUB_LEASES=postgresql://leases:$leases@127.0.0.1/leases
 EOT

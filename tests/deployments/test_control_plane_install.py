@@ -112,8 +112,8 @@ def test_secrets_are_new_and_each_service_gets_its_own(installed: BareServer) ->
 def test_what_is_made_of_the_secrets_follows_them(installed: BareServer) -> None:
     path = installed.path("/etc/coursedub/control.env")
     path.write_text(path.read_text().replace("COURSEDUB_TLS=", "COURSEDUB_TLS=internal").replace("dub.example.org", "dub.school.example"))
-    made = ["/etc/coursedub/prefect-secrets.env", "/etc/coursedub/proxy.env"]
-    assert install(installed).changes[:2] == made
+    made = [f"/etc/coursedub/{name}.env" for name in ("prefect-secrets", "machines", "proxy")]
+    assert install(installed).changes[:3] == made
     proxy = read_settings(installed.path("/etc/coursedub/proxy.env"))
     assert (proxy["COURSEDUB_ADDRESS"], proxy["COURSEDUB_TLS"]) == ("dub.school.example", "internal")
 
