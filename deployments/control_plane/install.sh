@@ -23,7 +23,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../installing.sh"
 
 PACKAGES=(ca-certificates curl python3 python3-venv)
-SERVICES=(coursedub-prefect coursedub-control-worker)
+SERVICES=(coursedub-prefect coursedub-deploy coursedub-control-worker)
 watchdog='' no_start=''
 
 read_options() {
@@ -74,6 +74,7 @@ EOT
     write_settings machines.env coursedub <<EOT
 # Made of control.env
 PREFECT_API_URL=http://127.0.0.1:4200/api
+PREFECT_UI_URL=https://$(setting control.env COURSEDUB_ADDRESS)
 PREFECT_API_AUTH_STRING=$key
 COURSEDUB_LEASES=postgresql://leases:$leases@127.0.0.1/leases
 EOT
@@ -169,7 +170,8 @@ start() {
         [ "$(systemctl is-active "$timer" || :)" = active ] || change "start $timer" systemctl start "$timer"
     done
     [ -n "$watchdog" ] || {
-        restart_for_settings "coursedub-prefect prefect.env prefect-secrets.env" "coursedub-control-worker machines.env worker.env" "caddy proxy.env"
+        restart_for_settings "coursedub-prefect prefect.env prefect-secrets.env" "coursedub-deploy machines.env worker.env deploy.env" \
+            "coursedub-control-worker machines.env worker.env" "caddy proxy.env"
         start_target coursedub-control-plane.target
     }
 }
@@ -196,6 +198,8 @@ main() {
     [ -n "$watchdog" ] || make_databases
     provide_python
     make_environment control "$here/requirements.lock" coursedub-control-worker "$checkout" pyproject.toml LICENSE dubbing blocks tasks flows
+    # All three are of it, and what is deployed follows the code.
+    [[ " ${changed_services[*]} " != *" coursedub-control-worker "* ]] || restart_later coursedub-prefect coursedub-deploy
     install_units
     start
     remove_old

@@ -232,7 +232,7 @@ def test_without_a_known_name_and_password_the_api_is_closed(plane: ControlPlane
 
 def test_users_and_machines_are_let_in(plane: ControlPlane) -> None:
     with plane.client("anna") as client:
-        assert client.post("/flow_runs/filter", json={}).json() == []
+        assert client.post("/flow_runs/filter", json={}).status_code == 200
         assert client.get("/admin/version").status_code == 200
     with plane.client("machines", plane.key.partition(":")[2]) as client:
         assert client.post("/work_pools/filter", json={}).status_code == 200

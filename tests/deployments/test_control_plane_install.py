@@ -112,8 +112,8 @@ def test_secrets_are_new_and_each_service_gets_its_own(installed: BareServer) ->
 def test_what_is_made_of_the_secrets_follows_them(installed: BareServer) -> None:
     path = installed.path("/etc/coursedub/control.env")
     path.write_text(path.read_text().replace("COURSEDUB_TLS=", "COURSEDUB_TLS=internal").replace("dub.example.org", "dub.school.example"))
-    made = ["/etc/coursedub/prefect-secrets.env", "/etc/coursedub/proxy.env"]
-    assert install(installed).changes[:2] == made
+    made = [f"/etc/coursedub/{name}.env" for name in ("prefect-secrets", "machines", "proxy")]
+    assert install(installed).changes[:3] == made
     proxy = read_settings(installed.path("/etc/coursedub/proxy.env"))
     assert (proxy["COURSEDUB_ADDRESS"], proxy["COURSEDUB_TLS"]) == ("dub.school.example", "internal")
 
@@ -233,6 +233,32 @@ def test_the_watchdog_waits_for_nothing_else() -> None:
     unit = (UNITS / "coursedub-watchdog.service").read_text()
     assert not re.search(r"^(After|Requires|Wants|BindsTo|PartOf)=", unit, re.MULTILINE)
     assert "OnCalendar=minutely" in (UNITS / "coursedub-watchdog.timer").read_text()
+
+
+def test_the_backup_leaves_postgresqls_shared_memory_alone() -> None:
+    """systemd would remove what the user has of it when the unit ends, and the database is the same user's."""
+    unit = (UNITS / "coursedub-backup.service").read_text()
+    assert "User=postgres" in unit and "RemoveIPC=" not in unit
+
+
+def test_an_update_restarts_what_runs_the_code_and_deploys_again(installed: BareServer) -> None:
+    for file, name, value in (
+        ("worker.env", "COURSEDUB_GPU_SERVER", "an-id"),
+        ("control.env", "COURSEDUB_TLS", "internal"),
+        ("control.env", "LEASES_ADDRESS", "10.0.0.2"),
+    ):
+        path = installed.path(f"/etc/coursedub/{file}")
+        path.write_text(path.read_text().replace(f"{name}=\n", f"{name}={value}\n"))
+    installed.path("/run/systemd/system").mkdir(parents=True)
+    services = ["coursedub-control-worker", "coursedub-deploy", "coursedub-prefect"]
+    timers = ["coursedub-watchdog.timer", "coursedub-backup.timer"]
+    installed.path("/played/active").write_text("\n".join([*services, *timers, "caddy", "coursedub-control-plane.target"]) + "\n")
+    assert install(installed).code == 0
+    installed.calls()
+    assert "done, 0 changes" in install(installed).output
+    (installed.checkout / "flows" / "more.py").write_text("NEW = 1\n")
+    assert install(installed).code == 0
+    assert [call.rpartition(" ")[2] for call in installed.calls() if " restart " in call] == services
 
 
 def test_the_proxys_secrets_do_not_reach_the_journal() -> None:
