@@ -190,7 +190,7 @@ def _saved_blocks(client: SyncPrefectClient, saved: dict[str, str]) -> Iterator[
             if made is None:
                 yield Did(f"block {document}", "left out", f"{setting} is {'a folder of this machine' if said else 'not set'}")
                 continue
-            made.save(SAVED, _sync=True)
+            made.save(SAVED, _sync=True)  # type: ignore[call-arg]  # Prefect's own way to have it waited for
             yield Did(f"block {document}", "made", f"from {setting} and what goes with it")
         else:
             yield Did(f"block {document}", "unchanged")
@@ -283,7 +283,9 @@ def _pool(client: SyncPrefectClient, pool: Pool, saved: dict[str, str], limit: i
 
 def _updated_pool(client: SyncPrefectClient, pool: Pool, known: WorkPool, saved: dict[str, str], limit: int | None) -> Did:
     """A pool that is there, with what it lacks."""
-    name, changes, details = f"pool {pool.name}", {}, []
+    name = f"pool {pool.name}"
+    changes: dict[str, Any] = {}
+    details: list[str] = []
     if known.type != ProcessWorker.type:
         return Did(name, "kept", f"of type {known.type}")
     # A pool that was made without one is given the usual one by its first worker.
@@ -415,11 +417,12 @@ def deployments() -> list[dict[str, Any]]:
         BadSetting: COURSEDUB_TIMEZONE is no time zone.
     """
     os.environ.setdefault("COURSEDUB_TIMEZONE", "UTC")
-    return list(apply_values(yaml.safe_load(DEPLOYMENTS.read_text()), {}, remove_notset=False)["deployments"])
+    filled: Any = apply_values(yaml.safe_load(DEPLOYMENTS.read_text()), {}, remove_notset=False)
+    return list(filled["deployments"])
 
 
 def _deployment(client: SyncPrefectClient, config: dict[str, Any], saved: dict[str, str]) -> Did:
-    flow = load_flow_from_entrypoint(config["entrypoint"], use_placeholder_flow=False)
+    flow: Flow[..., Any] = load_flow_from_entrypoint(config["entrypoint"], use_placeholder_flow=False)
     name = f"deployment {flow.name}/{config['name']}"
     if config["name"] in _NEED_GPU_SERVER and "COURSEDUB_GPU_SERVER" not in saved:
         return Did(name, "left out", "COURSEDUB_GPU_SERVER is not set")
