@@ -54,7 +54,9 @@ def cost(command: list[str], environment: Mapping[str, str], proxy: FaultProxy |
         proxy.forget()
     started = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=out, stderr=errors, env={**os.environ, **environment})
+        # With compiled modules beside the sources, as `make` leaves them: else each start compiles all that it imports.
+        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        process = subprocess.Popen(command, stdout=out, stderr=errors, env={**inherited, **environment})
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
         out.seek(0)
