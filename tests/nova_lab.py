@@ -133,7 +133,8 @@ class Lab:
         if look.state == "shelved_offloaded" and not (look.task_state or look.locked):
             self.admin.compute.unshelve_server(self.server_id)
             self.settles()
-        elif not look.is_up or look.locked:
+            look = self.look()
+        if not look.is_up or look.locked:
             self.replace_server()
             self.settles()
 
