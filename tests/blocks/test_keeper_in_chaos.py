@@ -28,7 +28,8 @@ from tests import keepers
 from tests.nova_lab import QUICK, Action, Lab
 from tests.postgres import Postgres, let_pass
 
-LAB = {"LAB_OFFLOAD_TIME": "6"}  # seconds that it stays SHELVED
+TOKEN = 150.0  # seconds; the SDK takes a new one 120 s before the old one's end
+LAB = {"LAB_OFFLOAD_TIME": "6", "LAB_TOKEN_TTL": f"{TOKEN:.0f}"}  # the first: seconds that it stays SHELVED
 
 SEEDS = [1]
 MOMENTS = 200
@@ -49,9 +50,19 @@ def server(lab: Lab, database: str) -> Iterator[GpuServer]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def of_old(lab: Lab) -> Iterator[tuple[GpuServer, float]]:
+    """A client with a token from the beginning, and when that was."""
+    made = lab.server()
+    made.look()
+    yield made, time.monotonic()
+    made.close()
+
+
 # Where Nova offloads by a timer of its own.
 
 
+@pytest.mark.usefixtures("of_old")
 def test_from_shelved_it_is_woken(lab: Lab, server: GpuServer) -> None:
     lab.admin.compute.shelve_server(lab.server_id)
     lab.settles()
@@ -382,3 +393,20 @@ def test_whatever_happens_nobody_is_shelved_under_and_it_is_shelved_in_the_end(
         parts = shares(waking.asked, waking.down, needs)
         assert sum(parts.values()) == pytest.approx((waking.down - waking.asked).total_seconds())
     assert worked > 0
+
+
+def test_a_step_with_a_token_that_expired_is_done_once(
+    lab: Lab, server: GpuServer, of_old: tuple[GpuServer, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nova says that it has expired where the clock here is behind; otherwise a new one is taken before."""
+    from keystoneauth1.access.access import AccessInfo
+
+    client, since = of_old
+    time.sleep(max(0.0, since + TOKEN + 5 - time.monotonic()))
+    monkeypatch.setattr(AccessInfo, "will_expire_soon", lambda *_, **__: False)
+    before = lab.actions(server)
+    with keepers.counted() as sent:
+        assert client.ask("shelve") == ("accepted", "202")
+    assert sent["step"] == 2 and sent["token"] == 1
+    assert lab.actions(server) == [*before, "shelve"]
+    lab.settles()

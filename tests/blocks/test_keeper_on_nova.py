@@ -20,7 +20,7 @@ from blocks.keeper import Keeper, Pass
 from dubbing.errors import CloudDown, NoLease, PersonNeeded, ServerNotReady
 from dubbing.power import MANY_TRIES, MAY_STILL_COME, STUCK_AFTER, Lease, Outcome, Step
 from tests import keepers
-from tests.nova_lab import Lab, nova_lab
+from tests.nova_lab import Lab
 from tests.postgres import let_pass
 
 
@@ -355,19 +355,19 @@ def test_no_capacity_is_tried_again_with_back_off_and_said(world: World, place_t
     lease = world.take()
     world.make_pass()
     world.passes_until(lambda made: not made.look.task_state)
-    with pytest.raises(ServerNotReady, match="No valid host was found"):
+    with pytest.raises(ServerNotReady, match="no host has room for it"):
         world.keeper.drive("up", lease=lease, within=0)
     world.passes_until(lambda _: len(world.actions) >= MANY_TRIES, seconds=30)
     world.passes_until(lambda made: not made.look.task_state)
     made = world.make_pass()
-    assert "No valid host was found" in made.decision.tell and "didn't help" in made.decision.tell
+    assert "no host has room for it" in made.decision.tell and "didn't help" in made.decision.tell
     assert world.actions == ["unshelve"] * MANY_TRIES, "the next try is minutes away"
     place_taken()
     world.passes_until(lambda _: world.keeper.leases.may_work(lease), seconds=60)
     assert set(world.actions) == {"unshelve"}
     wakings = world.keeper.leases.wakings()
     assert [bool(waking.failed) for waking in wakings] == [True] * (len(wakings) - 1) + [False]
-    assert "No valid host was found" in wakings[0].failed
+    assert "no host has room for it" in wakings[0].failed
 
 
 def test_a_spawn_that_fails_is_said_and_tried_again(world: World) -> None:
@@ -388,11 +388,9 @@ def test_a_spawn_that_fails_is_said_and_tried_again(world: World) -> None:
 def test_after_a_snapshot_that_failed_it_is_shelved_again_or_woken(world: World, towards: Any) -> None:
     world.keeper.leases.order("down", "anna")
     world.lab.set(fail_snapshot=1)
-    made = world.make_pass(wakes=False)
-    assert made.outcome == "accepted"
+    assert world.make_pass(wakes=False).outcome == "accepted"
     made = world.passes_until(lambda made: not made.look.task_state, wakes=False)
-    look = world.lab.look()
-    assert look.state == "active" and not look.is_up, "its guest is off"
+    assert world.lab.look().is_up and not made.look.is_up, "its guest is off, which Nova doesn't show yet"
     if towards == "up":
         world.keeper.drive("up", lease=world.take())
         assert world.actions == ["shelve", "reboot"]
@@ -400,28 +398,6 @@ def test_after_a_snapshot_that_failed_it_is_shelved_again_or_woken(world: World,
         world.later(60)
         assert world.keeper.drive("down").look.is_down
         assert world.actions == ["shelve", "shelve"]
-
-
-@pytest.mark.usefixtures("lab")
-def test_a_token_that_expired_is_renewed(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nova says so where the clock here is behind; otherwise it is renewed in time."""
-    from keystoneauth1.access.access import AccessInfo
-
-    with nova_lab(tmp_path, LAB_TOKEN_TTL="15") as short:
-        server = short.server(database=database, poll=0.2)
-        keeper = Keeper(server)
-        keeper.leases.order("down", "anna")
-        monkeypatch.setattr(AccessInfo, "will_expire_soon", lambda *_, **__: False)
-        with keepers.counted() as sent:
-            server.look()
-            assert sent["token"] == 1
-            time.sleep(16)
-            made = keeper.make_pass(wakes=False)
-            assert made and made.outcome == "accepted"
-            assert sent["token"] == 2
-        keeper.drive("down")
-        assert short.actions(server) == ["shelve"]
-        server.close()
 
 
 # Races.
