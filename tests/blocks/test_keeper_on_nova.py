@@ -376,7 +376,7 @@ def test_a_spawn_that_fails_is_said_and_tried_again(world: World) -> None:
     world.lab.set(fail_spawn=1)
     world.make_pass()
     world.passes_until(lambda made: not made.look.task_state)
-    with pytest.raises(ServerNotReady, match="failed"):
+    with pytest.raises(ServerNotReady, match="its host could not start it"):
         world.keeper.drive("up", lease=lease, within=0)
     world.later(60)
     world.keeper.drive("up", lease=lease)
