@@ -154,9 +154,10 @@ def corrected(look: Look, facts: Facts) -> Look:
     """What Nova shows, but for the guest after a shelve whose snapshot failed: it is off, and shown as running until Nova's next comparison
     with its host, up to 10 minutes later."""
     asked = [one for one in facts.tried if one.step in _POWER and one.outcome not in ("refused", "forbidden")]
-    if not asked or asked[-1] != ("shelve", asked[-1].asked, "accepted") or look.state != "active" or look.task_state:
+    newest = asked[-1] if asked else None
+    if newest is None or newest.step != "shelve" or newest.outcome != "accepted" or look.state != "active" or look.task_state:
         return look
-    seen_down_since = facts.up_since is None or facts.up_since > asked[-1].asked
+    seen_down_since = facts.up_since is None or facts.up_since > newest.asked
     return look if seen_down_since else look._replace(power_state="shutdown")
 
 

@@ -129,8 +129,9 @@ class Lab:
     def begins(self) -> None:
         """No fault, and a server that is up."""
         self.set(**QUICK)
+        self.wait(lambda: self.look().state != "shelved")  # Nova's own timer is on its way
         look = self.look()
-        if look.state == "shelved_offloaded" and not (look.task_state or look.locked):
+        if look.state == "shelved_offloaded" and not look.task_state and not look.locked:
             self.admin.compute.unshelve_server(self.server_id)
             self.settles()
             look = self.look()
