@@ -56,11 +56,11 @@ class World:
     def admin_begins(self, action: str, *arguments: Any) -> None:
         getattr(self.lab.admin.compute, action)(self.lab.server_id, *arguments)
 
-    def for_a_while(self, knob: str, looks: int = 10) -> None:
-        """Whatever the knob is for takes as long as so many looks."""
+    def for_a_while(self, knob: str, seconds: float = 3.0) -> None:
+        """Whatever the knob is for takes so long, and longer where a look is slow: there are several passes meanwhile."""
         began = time.monotonic()
         self.lab.look()
-        self.lab.set(**{knob: max(3.0, looks * (time.monotonic() - began))})
+        self.lab.set(**{knob: max(seconds, 4 * seconds * (time.monotonic() - began))})
 
     def make_pass(self, wakes: bool = True) -> Pass:
         while (made := self.keeper.make_pass(wakes)) is None:  # one that was killed had the lock
@@ -135,7 +135,7 @@ def _guest_off(world: World) -> None:
 
 
 def _building(world: World) -> None:
-    world.for_a_while("spawn_s", looks=60)  # to get a credential for it takes a while
+    world.for_a_while("spawn_s", seconds=20)  # to get a credential for it takes a while
     world.lab.replace_server()
     world.follow()
 
