@@ -22,7 +22,8 @@ from dubbing.power import GRACE, Limits, Look, Outcome, Step
 TIMEOUT = 20.0  # seconds; Nova answers within one, unless it is in trouble
 LONGEST_DELAY = 10.0  # seconds between two looks
 _VERSION = "2.51"  # of Nova's interface, July 2017: from there on a tenant sees the events of an action
-_VERSION_OF_REASONS = "2.84"  # from there on the events have details
+_VERSION_OF_REASONS = "2.84"  # from there on the events have details; unless it is set otherwise, Nova shows them to administrators alone
+_MEANING = {"schedule_instances": "no host has room for it", "compute_unshelve_instance": "its host could not start it"}
 _POWER_STATES = {1: "running", 3: "paused", 4: "shutdown", 6: "crashed", 7: "suspended"}  # nova/compute/power_state.py
 _ONCE = {"raise_exc": False, "connect_retries": 0, "status_code_retries": 0}
 _ACTIONS: dict[Step, dict[str, Any]] = {
@@ -183,7 +184,8 @@ class GpuServer(Block):
                 response = self._get(f"{actions}/{newest['request_id']}", _VERSION)
             events = response.json()["instanceAction"].get("events") or ()
             failed = [event for event in events if str(event.get("result", "")).lower() == "error"]
-            return "; ".join(_one_line(f"{event['event']}: {event.get('details') or 'failed'}") for event in failed)
+            reasons = [(event["event"], event.get("details") or _MEANING.get(event["event"], "failed")) for event in failed]
+            return "; ".join(_one_line(f"{event}: {reason}") for event, reason in reasons)
         except (ValueError, KeyError, TypeError, AttributeError):
             return ""
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from blocks.gpu_server import GpuServer
 from blocks.leases import Leases, Locked
 from dubbing.errors import CloudDown, CoursedubError, LeasesDown, NoLease, PersonNeeded, ServerNotReady
-from dubbing.power import Decision, Facts, Lease, Look, Outcome, Wanted, decide, wanted, with_look
+from dubbing.power import Decision, Facts, Lease, Look, Outcome, Wanted, corrected, decide, wanted, with_look
 
 LATEST = 30.0  # seconds after its look in which a pass may still ask for a step
 
@@ -98,6 +98,7 @@ class Keeper:
         look = self.server.look()
         began = time.monotonic()
         facts = with_look(locked.facts(), look)
+        look = corrected(look, facts)
         want = wanted(facts, self.server.limits)
         decision = self._decided(look, want, facts, wakes)
         failed = self._why_it_never_came_up(look, facts)

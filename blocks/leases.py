@@ -579,7 +579,7 @@ class Locked:
                     {"server": self._server, "failed": failed or "it never came up", "may_still_come": MAY_STILL_COME},
                 )
             else:
-                self._wake(connection, price)
+                self._wake(connection, price, facts.now)  # before the step that this pass asked for
             if look.is_up:
                 connection.execute(
                     "UPDATE coursedub.waking SET up = clock_timestamp() WHERE server = %s AND down IS NULL AND up IS NULL", (self._server,)
@@ -587,11 +587,11 @@ class Locked:
 
         self._do(note)
 
-    def _wake(self, connection: psycopg.Connection[Any], price: float) -> None:
+    def _wake(self, connection: psycopg.Connection[Any], price: float, since: datetime | None = None) -> None:
         connection.execute(
-            "INSERT INTO coursedub.waking (server, asked, price) VALUES (%s, clock_timestamp(), %s) "
+            "INSERT INTO coursedub.waking (server, asked, price) VALUES (%s, coalesce(%s, clock_timestamp()), %s) "
             "ON CONFLICT (server) WHERE down IS NULL DO NOTHING",
-            (self._server, price),
+            (self._server, since, price),
         )
 
     def _do(self, work: Callable[[psycopg.Connection[Any]], Result]) -> Result:

@@ -25,6 +25,7 @@ MANY_TRIES = 4  # after which a person hears of it
 DAY = timedelta(days=1)
 
 _TAKES_IT_DOWN = frozenset({"shelve", "stop", "reboot"})
+_POWER = frozenset({"shelve", "unshelve", "start", "stop", "reboot"})  # steps that turn the guest on or off
 _OFF = frozenset({"shutdown", "crashed"})
 
 
@@ -147,6 +148,17 @@ NO_LIMITS = Limits()
 def with_look(facts: Facts, look: Look) -> Facts:
     """The facts, where somebody else may have started the server: then it costs from now on, and is given as long as every other."""
     return facts if look.is_down or facts.up_since else facts._replace(up_since=facts.now)
+
+
+def corrected(look: Look, facts: Facts) -> Look:
+    """What Nova shows, but for the guest after a shelve whose snapshot failed: it is off, and shown as running until Nova's next comparison
+    with its host, up to 10 minutes later."""
+    asked = [one for one in facts.tried if one.step in _POWER and one.outcome not in ("refused", "forbidden")]
+    newest = asked[-1] if asked else None
+    if newest is None or newest.step != "shelve" or newest.outcome != "accepted" or look.state != "active" or look.task_state:
+        return look
+    seen_down_since = facts.up_since is None or facts.up_since > newest.asked
+    return look if seen_down_since else look._replace(power_state="shutdown")
 
 
 class Wanted(NamedTuple):

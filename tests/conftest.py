@@ -29,6 +29,7 @@ atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 if TYPE_CHECKING:
     from prefect_aws import AwsCredentials
 
+    from tests.nova_lab import Lab
     from tests.postgres import Postgres
     from tests.seaweed import Seaweed
 
@@ -135,6 +136,17 @@ def database(postgres: Postgres) -> str:
     """The address of its database, with nothing in it."""
     postgres.clear()
     return postgres.address
+
+
+@pytest.fixture(scope="module")
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A real Nova, one for each file of tests, set as the file's LAB says."""
+    from tests.nova_lab import nova_lab, why_not
+
+    if why := why_not(make="OPENSTACK_LAB" in os.environ):
+        pytest.skip(why)
+    with nova_lab(tmp_path_factory.mktemp("lab"), **getattr(request.module, "LAB", {})) as started:
+        yield started
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -78,6 +78,7 @@ class Place:
     offloads_at_once: bool = True
     tenant_may_offload: bool = False
     locked: bool = False
+    shows_details: bool = False  # of what failed, to others than its administrators
 
 
 class Nova:
@@ -295,12 +296,12 @@ class Nova:
         )
         if action == "shelve":
             offloading = _OFFLOADING if self.place.offloads_at_once else [State("shelved")]
-            self._coming = [*_SHELVING[1:], *(offloading if self.place.snapshots_work else [State("active", None, 4)])]
+            self._coming = [*_SHELVING[1:], *(offloading if self.place.snapshots_work else [State("active")])]
             self._change(_SHELVING[0]._replace(vm=state.vm))
         elif action == "unshelve":
-            failed = {"event": "conductor_unshelve_instance", "result": "Error", "details": "No valid host was found."}
             if not self.place.capacity:
-                events.append(failed)
+                details = {"details": "No valid host was found."} if self.place.shows_details else {}
+                events.append({"event": "schedule_instances", "result": "Error", **details})
             self._coming = [state._replace(task="spawning"), ACTIVE] if self.place.capacity else [state]
             self._change(state._replace(task="unshelving"))
         elif action == "shelveOffload":

@@ -20,6 +20,7 @@ from dubbing.power import (
     Need,
     Order,
     Tried,
+    corrected,
     decide,
     delay,
     serves,
@@ -73,6 +74,23 @@ def test_where_nova_hides_its_states_the_status_tells(status: str, step: str | N
 def test_an_active_server_whose_guest_is_off_is_rebooted() -> None:
     assert decide(Look("ACTIVE", "active", power_state="shutdown"), "up", Facts(NOW)).step == "reboot"
     assert decide(Look("ACTIVE", "active", power_state="shutdown"), "down", Facts(NOW)).step == "shelve"
+
+
+@pytest.mark.parametrize(
+    ("newest", "up_since", "is_up"),
+    [
+        (Tried("shelve", ago(60), "accepted"), ago(600), False),
+        (Tried("shelve", ago(60), "accepted"), ago(30), True),  # it was seen shelved, and somebody else woke it
+        (Tried("shelve", ago(60), "refused"), ago(600), True),
+        (Tried("shelve", ago(60), "unknown"), ago(600), True),  # it may never have been heard
+        (Tried("reboot", ago(60), "accepted"), ago(600), True),
+    ],
+)
+def test_after_a_shelve_that_came_to_nothing_the_guest_is_off(newest: Tried, up_since: datetime, is_up: bool) -> None:
+    facts = Facts(NOW, up_since=up_since, tried=(Tried("unshelve", ago(600), "accepted"), newest))
+    look = Look("ACTIVE", "active", power_state="running")
+    assert corrected(look, facts).is_up == is_up
+    assert corrected(look._replace(task_state="shelving"), facts).power_state == "running"
 
 
 @pytest.mark.parametrize("state", ["up", "keep", "down"])
