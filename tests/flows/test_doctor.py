@@ -183,6 +183,8 @@ def test_what_is_missing_is_told_once(
     version_of = machine.version_of
     monkeypatch.setattr(machine, "version_of", lambda name: "" if name in ("demucs", "whisperx", "torch", "s3fs") else version_of(name))
     monkeypatch.setitem(sys.modules, "s3fs", None)
+    for module in ("blocks.s3_store", "blocks.s3_files"):  # other tests have imported them
+        monkeypatch.delitem(sys.modules, module, raising=False)
     put(tmp_path, "nvidia-smi", "NVIDIA GeForce RTX 4090, 24564, 1000, 570.133.20\n")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     report = told(capsys, "--profile", "gpu", "--store", "s3://bucket/x")[1]
