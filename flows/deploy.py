@@ -37,12 +37,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from blocks.gpu_server import GpuServer
-from blocks.profiles import Profile
-from blocks.separation import SEPARATORS
-from blocks.speech import SPEECH_ENGINES
+from blocks.profiles import ENGINES, Profile
 from blocks.store import Store
-from blocks.transcription import RECOGNISERS
-from blocks.translation import TRANSLATORS
 from dubbing.errors import BadSetting, PassingFault
 from dubbing.machine import shown
 
@@ -135,9 +131,7 @@ def deploy(gpu_runs: int | None = None) -> Iterator[Did]:
 
 def block_types() -> list[type[Block]]:
     """Every block that an operator may save."""
-    families: list[Any] = [SEPARATORS, RECOGNISERS, TRANSLATORS, SPEECH_ENGINES]
-    engines = [engine for family in families for engine in family.values()]
-    kinds: list[type[Block]] = [Store, Profile, GpuServer, *dict.fromkeys(engines)]
+    kinds: list[type[Block]] = [Store, Profile, GpuServer, *dict.fromkeys(ENGINES)]
     try:
         from blocks.s3_store import S3Store
     except ImportError:  # the extra s3 is not installed
@@ -329,43 +323,24 @@ def _with_defaults(template: dict[str, Any], saved: dict[str, str]) -> tuple[dic
 def automations() -> list[AutomationCore]:
     """What ends runs that nobody is left to end: without a worker and a process no hook runs, and the run would stay as it is, in its
     pool's slot. They go by a tag, since a heartbeat's event tells neither pool nor queue."""
-    ours = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
-    runs = {"prefect.resource.id": "prefect.flow-run.*"}
-    heartbeat, each_run = "prefect.flow-run.heartbeat", {"prefect.resource.id"}
-    over = {f"prefect.flow-run.{state}" for state in (*_ENDED, *_RESTS)}
+    over = {*_ENDED, *_RESTS}
     lost, pending = HEARTBEAT_LOST.total_seconds(), PENDING_AT_MOST.total_seconds() / 60
     return [
-        AutomationCore(
-            name="coursedub: heartbeat lost",
-            description=f"A run that sent no heartbeat for {lost:.0f} s has crashed: its machine is gone, or was switched off.",
-            tags=[TAG],
-            trigger=EventTrigger(
-                match=runs,
-                match_related=ours,
-                for_each=each_run,
-                after={heartbeat},
-                expect={heartbeat} | over,
-                posture=Posture.Proactive,
-                threshold=1,
-                within=HEARTBEAT_LOST,
-            ),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"No heartbeat for {lost:.0f} s")],
+        _crashed_unless(
+            "coursedub: heartbeat lost",
+            f"A run that sent no heartbeat for {lost:.0f} s has crashed: its machine is gone, or was switched off.",
+            after={"heartbeat"},
+            expect={"heartbeat"} | over,
+            within=HEARTBEAT_LOST,
+            message=f"No heartbeat for {lost:.0f} s",
         ),
-        AutomationCore(
-            name="coursedub: never started",
-            description=f"A run that a worker took and that didn't begin within {pending:.0f} minutes has crashed: its worker is gone.",
-            tags=[TAG],
-            trigger=EventTrigger(
-                match=runs,
-                match_related=ours,
-                for_each=each_run,
-                after={f"prefect.flow-run.{state}" for state in ("Pending", "Submitting", "InfrastructurePending")},
-                expect={"prefect.flow-run.Running", "prefect.flow-run.Retrying"} | over,
-                posture=Posture.Proactive,
-                threshold=1,
-                within=PENDING_AT_MOST,
-            ),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"Not begun within {pending:.0f} minutes")],
+        _crashed_unless(
+            "coursedub: never started",
+            f"A run that a worker took and that didn't begin within {pending:.0f} minutes has crashed: its worker is gone.",
+            after={"Pending", "Submitting", "InfrastructurePending"},
+            expect={"Running", "Retrying"} | over,
+            within=PENDING_AT_MOST,
+            message=f"Not begun within {pending:.0f} minutes",
         ),
         AutomationCore(
             name="coursedub: late passes",
@@ -373,12 +348,12 @@ def automations() -> list[AutomationCore]:
             "hundreds would wait for a worker that was down for a night.",
             tags=[TAG],
             trigger=EventTrigger(
-                match=runs,
+                match={"prefect.resource.id": "prefect.flow-run.*"},
                 match_related=[
                     {"prefect.resource.role": "flow", "prefect.resource.name": "keep-gpu-server"},
                     {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.auto-scheduled"},
                 ],
-                for_each=each_run,
+                for_each={"prefect.resource.id"},
                 expect={"prefect.flow-run.Late"},
                 posture=Posture.Reactive,
                 threshold=1,
@@ -386,6 +361,26 @@ def automations() -> list[AutomationCore]:
             actions=[ChangeFlowRunState(state=StateType.CANCELLED, name="Skipped", message="Late: the next pass does the same")],
         ),
     ]
+
+
+def _crashed_unless(name: str, description: str, *, after: set[str], expect: set[str], within: timedelta, message: str) -> AutomationCore:
+    """A run of ours has crashed when after one of these events none of those comes in time."""
+    return AutomationCore(
+        name=name,
+        description=description,
+        tags=[TAG],
+        trigger=EventTrigger(
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"},
+            for_each={"prefect.resource.id"},
+            after={f"prefect.flow-run.{event}" for event in after},
+            expect={f"prefect.flow-run.{event}" for event in expect},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=within,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
+    )
 
 
 def _automation(client: SyncPrefectClient, automation: AutomationCore) -> Did:

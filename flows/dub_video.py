@@ -147,8 +147,7 @@ def dub_video(
                 def tell() -> Made:
                     return story(results, found, engines, wishes, reviewing)
 
-                request = request_of(found, wishes, name_of_profile(profile), instead, store)
-                elsewhere = server and Elsewhere(server, chosen, request)
+                elsewhere = server and Elsewhere(server, chosen, request_of(found, wishes, name_of_profile(profile), instead, store))
                 made, files = _made_and_delivered(results, found, reviewing, elsewhere.then(results, found, tell) if elsewhere else tell)
     except BaseException:
         log.stop()  # nothing that runs beside is waited for

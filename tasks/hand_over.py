@@ -118,10 +118,8 @@ def _done(server: GpuServer, jobs: Jobs, keeper: Keeper, held: Holding, work: Wo
 
 
 def _show(standing: Standing, work: Work) -> None:
-    now = standing.progress.get("now")
-    if now:
-        tell(Event("gpu_server", "advanced", standing.progress.get("share", 0.0)))
-        work.advance(standing.progress.get("share", 0.0))
+    if standing.progress.get("now"):
+        work.advance(standing.progress["share"])
 
 
 def _see_to_a_run(server: GpuServer) -> None:

@@ -7,11 +7,12 @@ left the model translates: `said` gives a line's translation.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, NamedTuple
+
+from tests.played_server import PlayedServer
 
 DIGEST = "7cdf5a0187d5c58cc5d369b255592f7841d1c4696d45a8c8a9489440385b22f6"
 
@@ -65,45 +66,18 @@ class Nonsense(NamedTuple):
 Move = Says | Refuses | BreaksOff | Hangs | Page | Nonsense | GoesOn
 
 
-class ChatServer:
-    """One server in a thread of this process. Use as a context manager."""
+class ChatServer(PlayedServer):
+    """One server."""
 
     def __init__(self, said: Callable[[str], str], *moves: Move, models: dict[str, str] | None = None, key: str = "") -> None:
+        super().__init__()
         self.said, self.moves = said, list(moves)
         self.models = {"qwen2.5:14b": DIGEST} if models is None else models
         self.key = key
         self.requests: list[tuple[str, dict[str, Any]]] = []  # path, body
-        self._leaving = threading.Event()
 
-    def __enter__(self) -> ChatServer:
-        played = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                played._get(self)
-
-            def do_POST(self) -> None:
-                played._post(self)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._leaving.set()
-        self._http.shutdown()
-        self._http.server_close()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
+    def _answer(self, request: BaseHTTPRequestHandler, method: str) -> None:
+        (self._get if method == "GET" else self._post)(request)
 
     def asked(self, path: str) -> list[dict[str, Any]]:
         return [body for asked, body in self.requests if asked == path]

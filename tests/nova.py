@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Literal, NamedTuple
+
+from tests.played_server import PlayedServer
 
 SERVER = "6f1de2a4-3c1b-4b0e-9d1f-0a1b2c3d4e5f"
 SECRET = "played-secret"
@@ -81,10 +83,11 @@ class Place:
     shows_details: bool = False  # of what failed, to others than its administrators
 
 
-class Nova:
-    """One server in a cloud. Use as a context manager."""
+class Nova(PlayedServer):
+    """One server in a cloud."""
 
     def __init__(self, state: State = ACTIVE, clock: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self.state, self.clock = state, clock
         self.place = Place()
         self.faults: list[tuple[str, Fault]] = []  # method and what becomes of the next such request
@@ -98,36 +101,6 @@ class Nova:
         self._actions: list[dict[str, Any]] = []
         self._tokens: set[str] = set()
         self._lock = threading.RLock()
-        self._leaving = threading.Event()
-
-    def __enter__(self) -> Nova:
-        played = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                played._answer(self, "GET")
-
-            def do_POST(self) -> None:
-                played._answer(self, "POST")
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._leaving.set()
-        self._http.shutdown()
-        self._http.server_close()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Stack:
                 self._worker.lose_host()
                 self._worker = None
             if look.is_down:
-                self.moments["down"] = self.moments.get("down", time.time())
+                self.moments.setdefault("down", time.time())
             else:
                 self.moments.pop("down", None)
 
@@ -174,7 +174,8 @@ def check(made: Stack, lesson: Path, say: Any = print) -> dict[str, Any]:
     Raises:
         AssertionError
     """
-    _until(lambda: "down" in made.moments or not _order_down(made), "the server isn't down at the start")
+    _order_down(made)
+    _until(lambda: "down" in made.moments, "the server isn't down at the start")
     before = _actions(made)
     made.forget()
     asked = time.time()
@@ -224,15 +225,12 @@ def _end_of(made: Stack, run: str) -> Mapping[str, Any]:
     return state
 
 
-def _order_down(made: Stack) -> bool:
-    """A person has it shelved, through the UI's form. Once."""
-    if "ordered" not in made.moments:
-        made.moments["ordered"] = time.time()
-        with made.plane.client("anna") as client:
-            deployment = client.get("/deployments/name/keep-gpu-server/keep-gpu-server").raise_for_status().json()
-            order = {"parameters": {"order": "down", "person": "anna", "reason": "to begin with"}}
-            client.post(f"/deployments/{deployment['id']}/create_flow_run", json=order).raise_for_status()
-    return True
+def _order_down(made: Stack) -> None:
+    """A person has it shelved, as through the UI's form."""
+    with made.plane.client("anna") as client:
+        deployment = client.get("/deployments/name/keep-gpu-server/keep-gpu-server").raise_for_status().json()
+        order = {"parameters": {"order": "down", "person": "anna", "reason": "to begin with"}}
+        client.post(f"/deployments/{deployment['id']}/create_flow_run", json=order).raise_for_status()
 
 
 def _actions(made: Stack) -> list[str]:

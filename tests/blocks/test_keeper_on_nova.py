@@ -48,6 +48,14 @@ class World:
     def take(self, owner: str = "lesson 1", seconds: float = 3600) -> Lease:
         return self.keeper.leases.take(owner, "dub", seconds)
 
+    def wanted_otherwise(self, towards: Any) -> Lease | None:
+        """It is down and a lesson needs it, or it is up and a person has it shelved. Returns the lesson's lease."""
+        if towards == "up":
+            self.admin("shelve_server")
+            return self.take()
+        self.keeper.leases.order("down", "anna")
+        return None
+
     def admin(self, action: str, *arguments: Any) -> None:
         """Done by the cloud's administrator."""
         self.admin_begins(action, *arguments)
@@ -191,12 +199,7 @@ def test_from_every_state_it_is_driven_up_and_down(world: World, name: str, towa
 
 @pytest.mark.parametrize("towards", ["up", "down"])
 def test_a_locked_server_is_told_of_and_left_alone_until_it_is_unlocked(world: World, towards: Any) -> None:
-    lease = None
-    if towards == "up":
-        world.admin("shelve_server")
-        lease = world.take()
-    else:
-        world.keeper.leases.order("down", "anna")
+    lease = world.wanted_otherwise(towards)
     world.admin("lock_server")
     with pytest.raises(PersonNeeded, match="unlock"):
         world.keeper.drive(towards, lease=lease)
@@ -272,12 +275,7 @@ def when_it_asks(world: World, **knobs: float) -> Iterator[list[Step]]:
 @pytest.mark.parametrize("fault", ["http_503", "http_drop", "lose_reply"])
 @pytest.mark.parametrize("towards", ["up", "down"])
 def test_a_step_that_meets_a_fault_is_done_once(world: World, towards: Any, fault: str) -> None:
-    lease = None
-    if towards == "up":
-        world.admin("shelve_server")
-        lease = world.take()
-    else:
-        world.keeper.leases.order("down", "anna")
+    lease = world.wanted_otherwise(towards)
     with when_it_asks(world, **{fault: 1}) as asked:
         made = world.make_pass()
         assert made.outcome == "unknown" and len(asked) == 1
@@ -440,12 +438,7 @@ def test_a_run_that_takes_a_lease_just_when_the_reaper_comes_is_not_shelved_unde
 def test_a_keeper_that_is_killed_on_the_way_leaves_nothing_in_the_way(world: World, towards: Any, when: Any) -> None:
     """When it noted the step and didn't ask yet, and when it asked and hadn't heard or noted the answer."""
     step = "unshelve" if towards == "up" else "shelve"
-    lease = None
-    if towards == "up":
-        world.admin("shelve_server")
-        lease = world.take()
-    else:
-        world.keeper.leases.order("down", "anna")
+    lease = world.wanted_otherwise(towards)
     killed = keepers.start(keepers.die, world.settings, towards == "up", when)
     killed.join()
     assert killed.exitcode == -signal.SIGKILL

@@ -8,14 +8,13 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from tests.control_plane import DEPLOYMENT, read_settings
 from tests.deployments.bare_server import BareServer, Run, bare_server
 from tests.deployments.test_control_plane import program
-from tests.deployments.test_gpu_server import analyze, there
+from tests.deployments.test_gpu_server import First, analyze, there
 
 UNITS = DEPLOYMENT / "systemd"
 SERVICES = sorted(path.stem for path in UNITS.glob("*.service"))
@@ -27,15 +26,6 @@ def install(server: BareServer, *options: str) -> Run:
 
 def text(server: BareServer, name: str) -> str:
     return server.path(name).read_text()
-
-
-class First(NamedTuple):
-    """The first runs on a bare machine."""
-
-    server: BareServer
-    dry: Run
-    touched_by_dry: set[str]
-    wet: Run
 
 
 @pytest.fixture(scope="module")
