@@ -166,14 +166,19 @@ class Holding:
         self._thread.join(PATIENCE)
 
     def _keep(self) -> None:
+        renewed = time.monotonic()
         while not self._stopped.wait(RENEW_EVERY):
             try:
                 self.lease = self._leases.renew(self.lease)
+                renewed = time.monotonic()
             except NoLease as lost:
                 self._lost = lost
                 return
             except LeasesDown as away:
                 logger.warning("%s", away)
+                if time.monotonic() - renewed > LEASE:  # it may have ended by now, and nobody can tell
+                    self._lost = NoLease(f"GPU server {self._leases.server}: the lease of {self.lease.owner} can't be renewed: {away}")
+                    return
 
 
 class Leases:

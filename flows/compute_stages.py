@@ -74,6 +74,7 @@ class _Lesson:
         self._server, self._engines, self._turns = server, engines, turns
         self._last: Event | None = None
         self.given_up: NoLease | None = None
+        self.told = time.monotonic()  # when its lease was renewed last
         with watched_by(self._note):
             self.log = StageLog()
 
@@ -179,13 +180,19 @@ class _Work:
     def _tell(self, lesson: _Lesson) -> None:
         try:
             self._jobs.tell(lesson.job, self._worker, lesson.progress())
+            lesson.told = time.monotonic()
         except NoLease as lost:
-            if lesson.given_up is None:
-                self._log.warning("%s: given up: %s", lesson.source.name, lost)
-                lesson.given_up = lost
-                lesson.log.stop()
+            self._give_up(lesson, lost)
         except LeasesDown as away:
             self._log.warning("%s", away)
+            if time.monotonic() - lesson.told > LEASE:  # it may have ended by now, and nobody can tell
+                self._give_up(lesson, NoLease(f"its lease can't be renewed: {away}"))
+
+    def _give_up(self, lesson: _Lesson, why: NoLease) -> None:
+        if lesson.given_up is None:
+            self._log.warning("%s: given up: %s", lesson.source.name, why)
+            lesson.given_up = why
+            lesson.log.stop()
 
     def _end(self, future: Future[None]) -> None:
         lesson = self._in_hand.pop(future)

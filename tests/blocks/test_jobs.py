@@ -8,7 +8,7 @@ import pytest
 
 from blocks.jobs import MOST_TIMES, Jobs
 from blocks.leases import Leases
-from dubbing.errors import NoLease
+from dubbing.errors import LeasesDown, NoLease
 from dubbing.power import Lease
 from tests.postgres import let_pass
 
@@ -148,3 +148,19 @@ def test_a_lease_is_kept_while_it_is_held(jobs: Jobs, monkeypatch: pytest.Monkey
             while True:
                 held.check()
     assert jobs.leases.facts().leases == ()
+
+
+def test_a_lease_that_cant_be_renewed_for_as_long_as_it_holds_is_lost(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blocks.leases.RENEW_EVERY", 0.05)
+    monkeypatch.setattr("blocks.leases.LEASE", 0.5)
+    asked_for: list[Lease] = []
+
+    def renew(lease: Lease) -> Lease:
+        asked_for.append(lease)
+        raise LeasesDown("database of leases: nobody answers")
+
+    monkeypatch.setattr(jobs.leases, "renew", renew)
+    with jobs.leases.holding("a", "dub") as held, pytest.raises(NoLease, match=r"the lease of a can't be renewed: .*nobody answers"):
+        while True:
+            held.check()
+    assert len(asked_for) > 1, "a few lost renewals do no harm"
