@@ -101,10 +101,16 @@ class SpeechEngine(Engine):
         """Characters a second at natural speed, by which a translation is given its length."""
         return natural_pace(language, voice)
 
-    def voice_each(self, language: str, pitches: Mapping[str, float | None]) -> dict[str, str]:
-        """A voice for each speaker by its pitch, different ones as long as there are any; who comes first chooses first."""
-        chosen: dict[str, str] = {}
+    def voice_each(self, language: str, pitches: Mapping[str, float | None], settled: Mapping[str, str] = {}) -> dict[str, str]:
+        """A voice for each speaker by its pitch, different ones as long as there are any; who comes first chooses first.
+
+        Args:
+            settled: voices that speakers have already.
+        """
+        chosen = dict(settled)
         for speaker, pitch in pitches.items():
+            if speaker in chosen:
+                continue
             suited = self.suited(language, pitch)
             free = [voice for voice in suited if voice not in chosen.values()]
             chosen[speaker] = (free or suited)[0]

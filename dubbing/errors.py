@@ -87,6 +87,24 @@ class BadSetting(BadInput):
     exit_code = 21
 
 
+class BadManifest(BadInput):
+    """A course's manifest has errors: all of them, each by row and column."""
+
+    exit_code = 22
+    SHOWN = 5  # in the one line of the message
+
+    def __init__(self, name: str, errors: Iterable[str]) -> None:
+        self.errors = tuple(errors)
+        more = f"; and {len(self.errors) - self.SHOWN} more" if len(self.errors) > self.SHOWN else ""
+        super().__init__(f"{name}: {'; '.join(self.errors[: self.SHOWN])}{more}")
+
+
+class LessonsFailed(CoursedubError):
+    """A course is done, and some of its lessons are not."""
+
+    exit_code = 42
+
+
 class PassingFault(CoursedubError):
     """Something outside failed in a way that may pass."""
 

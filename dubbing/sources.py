@@ -1,4 +1,4 @@
-"""Where a lesson comes from: a local file or an http(s) address, found, fetched and checked before any work."""
+"""Where a lesson comes from: a local file, an http(s) address or an object in a bucket, found, fetched and checked before any work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ _LONGEST_NAME = 100  # characters of a lesson's name used for folders and files
 
 
 def is_address(source: str) -> bool:
-    return re.match(r"https?://", source, re.IGNORECASE) is not None
+    """Whether it lies on the web or in a bucket; else it is a local path."""
+    return re.match(r"(https?|s3)://", source, re.IGNORECASE) is not None
+
+
+def is_in_bucket(source: str) -> bool:
+    return source.lower().startswith("s3://")
 
 
 def name_of(source: str) -> str:
@@ -31,7 +36,8 @@ def name_of(source: str) -> str:
     >>> name_of("https://example.org/a/lesson%201.mp4?token=x"), name_of("/data/lesson.mp4")
     ('lesson 1.mp4', 'lesson.mp4')
     """
-    path = unquote(_address_path(source)) if is_address(source) else source
+    # A key in a bucket is a name as it stands, whatever signs are in it.
+    path = unquote(_address_path(source)) if is_address(source) and not is_in_bucket(source) else source
     name = Path(path).name or "lesson"
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # a name in another encoding can't be written to JSON
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dubbing import sources, weights
-from dubbing.errors import BadSetting, CoursedubError, PassingFault
+from dubbing.errors import BadManifest, BadSetting, CoursedubError, PassingFault
 from dubbing.places import user_state
 from dubbing.privacy import report_nothing
 
@@ -28,10 +28,12 @@ INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 _EXIT_CODES = """\
 exit codes:
   0 done   2 wrong usage   10 bad input   11 source not found   12 empty or 0 seconds   13 not a media file   14 cut off   15 too large
-  16 too long   17 no sound   18 silent   19 no speech   20 language not supported   21 bad setting   30 a fault that may pass
-  31 download failed   32 weights can't be fetched   33 store can't be used   34 a service is down   35 the GPU server's cloud can't be
-  asked   36 the database of leases can't be reached   37 the GPU server is closed   38 it isn't ready in time   39 it needs a person
-  40 engine refused   41 weights are not the pinned ones   50 store damaged   130 interrupted   1 anything else, a bug
+  16 too long   17 no sound   18 silent   19 no speech   20 language not supported   21 bad setting   22 manifest with errors
+  30 a fault that may pass   31 download failed   32 weights can't be fetched   33 store can't be used   34 a service is down
+  35 the GPU server's cloud can't be asked   36 the database of leases can't be reached
+  37 the GPU server is closed   38 it isn't ready in time   39 it needs a person
+  40 engine refused   41 weights are not the pinned ones   42 lessons of a course failed   50 store damaged   130 interrupted
+  1 anything else, a bug
 """
 
 
@@ -67,6 +69,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_lesson_options(dub)
     dub.add_argument("--quiet", action="store_true", help="no progress, even on a terminal")
     dub.set_defaults(run=_dub)
+
+    course = verbs.add_parser(
+        "course",
+        help="dub every lesson of a course",
+        description="Dub the lessons of a manifest, a few at a time: a folder with a folder a lesson, and a page that says how each "
+        "stands. The manifest is a CSV or JSON file (columns: source, and optionally title, target_language, lecturer, priority, and any "
+        "setting of a lesson), or a folder or bucket prefix with the recordings. A lesson that fails stops no other; running it again does "
+        "what is missing.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    course.add_argument("manifest", help="CSV or JSON file, or a folder: path, or address (http, https, s3)")
+    course.add_argument("--course", metavar="NAME", help="its name, under which voices of lecturers are kept (default: the manifest's)")
+    course.add_argument("--at-once", type=positive, metavar="N", help="lessons in work at a time (default: 3)")
+    course.add_argument("--until", metavar="HH:MM", help="start no lesson after this time of day")
+    course.add_argument("--timezone", metavar="ZONE", help="of that time (default: COURSEDUB_TIMEZONE, else UTC)")
+    _add_shared_options(course, output="folder for the results (default: COURSE.dubbed beside the manifest)", several=True)
+    course.add_argument("--quiet", action="store_true", help="no progress, even on a terminal")
+    course.set_defaults(run=_course)
 
     plan = verbs.add_parser(
         "plan",
@@ -222,8 +243,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
     """What shapes a dubbed lesson: the same for doing it and for planning it."""
-    verb.add_argument("source", help="path or http(s) address of the lesson")
-    verb.add_argument("--to", dest="target_language", metavar="LANGUAGE", help="BCP 47 tag of the language to dub into (default: en)")
+    verb.add_argument("source", help="path or address (http, https, s3) of the lesson")
+    _add_shared_options(verb, output="folder for the result (default: NAME.LANGUAGE beside the lesson)")
+
+
+def _add_shared_options(verb: argparse.ArgumentParser, output: str, several: bool = False) -> None:
+    """What a lesson and a course have in common."""
+    into = "BCP 47 tags of the languages to dub into, with commas" if several else "BCP 47 tag of the language to dub into"
+    verb.add_argument("--to", dest="target_language", metavar="LANGUAGE", help=f"{into} (default: en)")
     verb.add_argument("--from", dest="source_language", metavar="LANGUAGE", help="language of the lesson (default: detected)")
     verb.add_argument("--voice", help="voice to speak with (default: one of the lecturer's register); `coursedub voices` lists them")
     verb.add_argument(
@@ -249,7 +276,7 @@ def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
         metavar="SERVER",
         help="wake this server for what needs one: a saved block, or its id in the cloud; needs a bucket",
     )
-    verb.add_argument("--output", metavar="DIR", help="folder for the result (default: NAME.LANGUAGE beside the lesson)")
+    verb.add_argument("--output", metavar="DIR", help=output)
     verb.add_argument("--store", metavar="STORE", help=_STORE_HELP)
     verb.add_argument("--max-megabytes", type=float, metavar="MB", help="largest lesson that is taken (default: 500)")
     verb.add_argument("--max-hours", type=float, metavar="H", help="longest lesson that is taken (default: 6)")
@@ -257,9 +284,8 @@ def _add_lesson_options(verb: argparse.ArgumentParser) -> None:
 
 
 _STORE_HELP = "where results are kept: a folder, s3://bucket/prefix, or a saved block (default: COURSEDUB_STORE, else in the user's cache)"
-_LESSON_OPTIONS = (
+_SHARED_OPTIONS = (
     *(
-        "source",
         "target_language",
         "source_language",
         "voice",
@@ -276,6 +302,10 @@ _LESSON_OPTIONS = (
     ),
     *("gpu_server", "output", "store", "max_megabytes", "max_hours"),
 )
+
+
+_LESSON_OPTIONS = ("source", *_SHARED_OPTIONS)
+_COURSE_OPTIONS = ("manifest", "course", "at_once", "until", "timezone", *_SHARED_OPTIONS)
 
 
 def loudness(text: str) -> float | str:
@@ -299,9 +329,13 @@ def positive(text: str) -> int:
 
 def _lesson_options(options: argparse.Namespace) -> dict[str, Any]:
     """What was given, as the flow takes it."""
-    if not sources.is_address(options.source):
-        sources.local_path(options.source)  # refuses a name that no server could be told
-    return {name: value for name in _LESSON_OPTIONS if (value := getattr(options, name)) is not None}
+    return _given(options, options.source, _LESSON_OPTIONS)
+
+
+def _given(options: argparse.Namespace, source: str, names: Sequence[str]) -> dict[str, Any]:
+    if not sources.is_address(source):
+        sources.local_path(source)  # refuses a name that no server could be told
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 @contextmanager
@@ -316,28 +350,34 @@ def _settings_checked() -> Iterator[None]:
         raise BadSetting(f"setting {field}: {reason}" if reason else f"settings: {field}") from error
 
 
+def _run_flow(run: Callable[[], Any], options: argparse.Namespace, whole: str) -> Any:
+    """Run a flow, with bars where somebody watches. It ends at Ctrl-C."""
+    from flows.terminal import Progress
+    from tasks.progress import watched_by
+
+    with (
+        Progress(sys.stderr.isatty() and not options.quiet, whole) as progress,
+        _interruptible(progress) as watcher,
+        watched_by(watcher),
+        _settings_checked(),
+    ):
+        try:
+            return run()
+        except RuntimeError as error:
+            if "reach API" not in str(error):
+                raise
+            raise PassingFault(f"the Prefect server at {os.environ.get('PREFECT_API_URL', 'its address')} can't be reached") from error
+
+
 def _dub(options: argparse.Namespace) -> int:
     wishes = _lesson_options(options)
     from flows.own_server import server
 
     with server() as prefect_server:
         from flows.dub_video import dub_video
-        from flows.terminal import Progress
-        from tasks.progress import watched_by
 
         prefect_server.ready()
-        with (
-            Progress(show=sys.stderr.isatty() and not options.quiet) as progress,
-            _interruptible(progress) as watcher,
-            watched_by(watcher),
-            _settings_checked(),
-        ):
-            try:
-                result = dub_video(**wishes)
-            except RuntimeError as error:
-                if "reach API" not in str(error):
-                    raise
-                raise PassingFault(f"the Prefect server at {os.environ.get('PREFECT_API_URL', 'its address')} can't be reached") from error
+        result = _run_flow(lambda: dub_video(**wishes), options, "the lesson")
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
     else:
@@ -349,6 +389,28 @@ def _dub(options: argparse.Namespace) -> int:
                 print(f"Edit {edit['edit']}: {edit['became']}. {edit['reason'] or 'It said: ' + edit['was']}")
         print(f"Watch:  {os.path.join(result['output_dir'], result['files']['video'])}")
         print(f"Review: {page}")
+    return 0
+
+
+def _course(options: argparse.Namespace) -> int:
+    wishes = _given(options, options.manifest, _COURSE_OPTIONS)
+    from flows.own_server import server
+
+    with server() as prefect_server:
+        from flows.dub_course import dub_course
+
+        prefect_server.ready()
+        try:
+            result = _run_flow(lambda: dub_course(**wishes), options, "the course")
+        except BadManifest as manifest:
+            for error in manifest.errors:
+                print(f"coursedub: {error}", file=sys.stderr)
+            return manifest.exit_code
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print(result["summary"])
+        print(f"Page: {result['page']}")
     return 0
 
 

@@ -50,6 +50,7 @@ HEARTBEAT_LOST = timedelta(seconds=90)  # so two may be missed
 PENDING_AT_MOST = timedelta(minutes=15)  # a process is there in seconds; one that never was sends no heartbeat
 GPU_RUNS = 1  # at once: a model takes most of a GPU's memory
 LESSONS = 3  # at once on the control machine
+COURSES = 3
 PASSES = 2  # of the keeper at once: one of the schedule, and a person's order, which may take as long as the server does to come up
 _NEED_GPU_SERVER = ("keep-gpu-server",)  # would fail each minute where none is set
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
@@ -85,6 +86,7 @@ POOLS = (
         queues=(
             Queue("keeper", "Passes of keep-gpu-server, before all else.", PASSES, 1),
             Queue("lessons", "Lessons in work.", LESSONS, 10),
+            Queue("courses", "Courses, each of which waits for its lessons.", COURSES, 20),
         ),
     ),
     Pool("gpu", "The GPU server, while it is up: its worker does the stages that need a GPU.", GPU_RUNS),
@@ -412,6 +414,7 @@ def deployments() -> list[dict[str, Any]]:
         BadSetting: COURSEDUB_TIMEZONE is no time zone.
     """
     os.environ.setdefault("COURSEDUB_TIMEZONE", "UTC")
+    os.environ.setdefault("COURSEDUB_COURSE", "")
     filled: Any = apply_values(yaml.safe_load(DEPLOYMENTS.read_text()), {}, remove_notset=False)
     return list(filled["deployments"])
 
@@ -429,9 +432,13 @@ def _deployment(client: SyncPrefectClient, config: dict[str, Any], saved: dict[s
         "enforce_parameter_schema": True,
     }
     pool = config["work_pool"]
+    given = {parameter: value for parameter, value in config.get("parameters", {}).items() if value}
+    # A schedule that lacks what its runs need rests until somebody gives it.
+    required = set(form(flow).get("required", ()))
+    lacks = required - given.keys()
     of_the_operator = {
-        "schedules": [_schedule(schedule) for schedule in config.get("schedules", ())],
-        "parameters": config.get("parameters", {}) | _of_gpu_server(flow, saved),
+        "schedules": [_schedule(schedule | ({"active": False} if lacks else {})) for schedule in config.get("schedules", ())],
+        "parameters": given | _of_gpu_server(flow, saved),
         "job_variables": pool.get("job_variables", {}),
         "work_pool_name": pool["name"],
         "work_queue_name": pool.get("work_queue_name", "default"),
@@ -446,12 +453,16 @@ def _deployment(client: SyncPrefectClient, config: dict[str, Any], saved: dict[s
         return Did(name, "made", _when(of_the_operator["schedules"]))
     there = known.model_dump(mode="json")
     changes = {field: value for field, value in of_the_code.items() if (there[field] or []) != (value or [])}
-    if lacking := {name: value for name, value in _of_gpu_server(flow, saved).items() if name not in known.parameters}:
+    needed = {parameter: given[parameter] for parameter in required & given.keys()}
+    if lacking := {name: value for name, value in (needed | _of_gpu_server(flow, saved)).items() if name not in known.parameters}:
         changes["parameters"] = known.parameters | lacking
     if TAG not in known.tags:
         changes["tags"] = [*known.tags, TAG]  # without it nobody notices that its runs have died
     if changes:
         client.update_deployment(known.id, DeploymentUpdate(**changes))
+        if required & changes.get("parameters", {}).keys() - known.parameters.keys():
+            for schedule in known.schedules:
+                client.update_deployment_schedule(known.id, schedule.id, active=True)
         return Did(name, "changed", ", ".join(changes))
     kept = _kept(known, of_the_operator)
     return Did(name, "kept", f"as changed: {', '.join(kept)}") if kept else Did(name, "unchanged")

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from prefect import flow
 from prefect.context import FlowRunContext
 
+from blocks import given
 from blocks.engine import with_packages_of_another
 from blocks.gpu_server import GpuServer, open_gpu_server
 from blocks.profiles import Engines, Profile, name_of_profile, profile_named
@@ -30,7 +31,7 @@ from blocks.translation import Translator
 from dubbing import media, mixing, placement, sources
 from dubbing.documents import spoken_by
 from dubbing.edits import Revision
-from dubbing.errors import BadInput, BadSetting, BlobDamaged, UnsupportedLanguage
+from dubbing.errors import BadSetting, BlobDamaged, UnsupportedLanguage
 from dubbing.languages import base_language, is_tag, name_of
 from dubbing.lesson import (
     Artifact,
@@ -47,10 +48,10 @@ from dubbing.lesson import (
     Translation,
     plain,
 )
-from dubbing.terms import from_table, with_given
+from dubbing.terms import LARGEST_FILE, from_table, with_given
 from flows import parameters
 from flows.imagine import imagine
-from tasks.deliver import Made, deliver, delivered
+from tasks.deliver import Delivered, Made, deliver, delivered
 from tasks.extract_audio import extract_audio
 from tasks.fit import fit
 from tasks.hand_over import Spent, hand_over, noted_packages
@@ -59,13 +60,13 @@ from tasks.ingest import ingest
 from tasks.inspect import inspect
 from tasks.mix import mix
 from tasks.planning import is_known, passes_unknown
-from tasks.progress import StageLog, advance_download, watched_by
+from tasks.progress import StageLog, advance_download, publish_result, watched_by
 from tasks.render import render
 from tasks.retranslate import retranslate
 from tasks.review import Review, as_rows
 from tasks.separate import separate
 from tasks.shorten import shorten
-from tasks.speakers import are_told_apart, cast, speakers
+from tasks.speakers import are_told_apart, cast, lecturers_voice, speakers
 from tasks.stage import Known, Pending, tell_waiting, working_with
 from tasks.subtitles import subtitles
 from tasks.synthesize import Speaking
@@ -90,6 +91,7 @@ class Wishes(NamedTuple):
     ducking: float
     seed: int
     terms: tuple[Term, ...] = ()
+    lecturer_voice: str | None = None  # of who speaks most, where a course has given that person one
 
 
 def let_go(flow: Any, flow_run: Any, state: Any) -> None:
@@ -106,6 +108,7 @@ def dub_video(
     target_language: parameters.TargetLanguage = "en",
     source_language: parameters.SourceLanguage = None,
     voice: parameters.Voice = None,
+    lecturer_voice: parameters.LecturerVoice = None,
     captions: parameters.Captions = "sentences",
     terms: parameters.Terms = None,
     output: parameters.Output = None,
@@ -127,17 +130,17 @@ def dub_video(
     instead = {"separator": separator, "recogniser": recogniser, "translator": translator, "speech": speech}
     chosen = profile_named(profile, **instead)
     engines = chosen.engines()
-    wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed, given_terms(terms))
+    results = open_store(store)
+    wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed, given_terms(terms, results), lecturer_voice)
     check(engines, wishes)
     server = open_gpu_server(gpu_server) if gpu_server else None
-    results = open_store(store)
     if server and results.working_files is None:
         raise BadSetting(f"store {results.where}: with a GPU server it must be a bucket, which both machines see")
     results.while_waiting(tell_waiting)
     log = StageLog()
     try:
         with watched_by(log), results.scratch() as scratch:
-            found = find(source, scratch, media.Limits(max_megabytes, max_hours))
+            found = find(source, scratch, media.Limits(max_megabytes, max_hours), results)
             folder = output_folder(output, source, found, target_language)
             reviewing = Review(results, found.sha256, target_language, folder, name=found.name)
             # What the GPU server does needs no packages here.
@@ -148,7 +151,7 @@ def dub_video(
                     return story(results, found, engines, wishes, reviewing)
 
                 elsewhere = server and Elsewhere(server, chosen, request_of(found, wishes, name_of_profile(profile), instead, store))
-                made, files = _made_and_delivered(results, found, reviewing, elsewhere.then(results, found, tell) if elsewhere else tell)
+                made, done = _made_and_delivered(results, found, reviewing, elsewhere.then(results, found, tell) if elsewhere else tell)
     except BaseException:
         log.stop()  # nothing that runs beside is waited for
         raise
@@ -159,13 +162,19 @@ def dub_video(
             server.close()
     result = {
         "output_dir": str(folder),
-        "files": files,
+        "files": done.files,
+        "duration": done.summary["lesson"]["duration"],
+        "lines": done.summary["lines"],
+        "lines_flagged": done.summary["lines_flagged"],
+        "word_error_rate": done.summary["file"]["word_error_rate"],
+        "voice": made.lecturer_voice,
         "edits": as_rows(made.revision),
         "stages": log.outcomes(),
         "seconds": round(time.monotonic() - started, 2),
     }
     if elsewhere:
         result["gpu_server"] = elsewhere.spent()
+    publish_result(result)
     return result
 
 
@@ -225,10 +234,10 @@ def request_of(lesson: Source, wishes: Wishes, profile: str, engines: Mapping[st
     }
 
 
-def _made_and_delivered(store: Store, found: Source, reviewing: Review, tell: Callable[[], Made]) -> tuple[Made, dict[str, str]]:
+def _made_and_delivered(store: Store, found: Source, reviewing: Review, tell: Callable[[], Made]) -> tuple[Made, Delivered]:
     """Tell the story until nobody changes the lesson's folder meanwhile."""
 
-    def once() -> tuple[Made, dict[str, str]]:
+    def once() -> tuple[Made, Delivered]:
         while True:
             reviewing.look()
             made = tell()
@@ -336,7 +345,7 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         "translation": engines.translator.engine_name,
         "speech": _spoken_by(timeline),
     }
-    return Made(lesson, timeline, written, rendered, inspection, made_by, revision, termbase)
+    return Made(lesson, timeline, written, rendered, inspection, made_by, revision, termbase, _lecturers(voice))
 
 
 def _terms(store: Store, translator: Translator, transcript: Transcript, wishes: Wishes) -> Termbase:
@@ -370,7 +379,12 @@ def _are_told_apart(transcript: Transcript) -> bool:
 
 @passes_unknown
 def _voice(wishes: Wishes, engine: SpeechEngine, stems: Stems, transcript: Transcript, people: Speakers | None) -> str | Cast:
-    return cast(engine, wishes.voice, wishes.target_language, transcript, stems.pitch, people)
+    return cast(engine, wishes.voice, wishes.target_language, transcript, stems.pitch, people, wishes.lecturer_voice)
+
+
+@passes_unknown
+def _lecturers(voice: str | Cast) -> str:
+    return lecturers_voice(voice)
 
 
 def _usual(engine: SpeechEngine, target: str) -> str:
@@ -441,25 +455,23 @@ def _budgets(transcript: Transcript, translation: Translation, clips: Clips, dur
     return {spoken[position].id: limit for position, limit in limits.items()}
 
 
-def given_terms(path: str | None) -> tuple[Term, ...]:
+def given_terms(source: str | None, store: Store) -> tuple[Term, ...]:
     """A person's terms.
 
     Raises:
         BadInput: there is no such file, or it is no table of terms.
     """
-    if path is None:
-        return ()
-    try:
-        return from_table(sources.local_path(path).read_bytes(), path)
-    except OSError as error:
-        raise BadInput(f"terms {path}: {error.strerror or error}") from error
+    return () if source is None else from_table(given.content(source, LARGEST_FILE, store), source)
 
 
-def find(source: str, scratch: Path, limits: media.Limits) -> Source:
-    """The recording as a local file that is within the limits: everything that can be refused is refused here, before any work."""
+def find(source: str, scratch: Path, limits: media.Limits, store: Store) -> Source:
+    """The recording as a local file that is within the limits: everything that can be refused is refused here, before any work.
+
+    Args:
+        store: whose account counts for a recording in a bucket.
+    """
     name = sources.name_of(source)
-    local = not sources.is_address(source)
-    path = sources.local_path(source) if local else sources.fetch(source, scratch, limits, advance_download)
+    path = given.local_copy(source, scratch, limits, store, advance_download)
     media.check_readable(path, name)
     media.check_size(path.stat().st_size, name, limits)
     duration = media.probe(path, name).duration

@@ -14,16 +14,64 @@ from dubbing import media
 
 MEGABYTES, HOURS = media.Limits()
 
-_TAG = {"pattern": "^([A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*)?$"}  # for the form; which languages there are is the engines' to say
+_ONE_TAG = "[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*"
+_TAG = {"pattern": f"^({_ONE_TAG})?$"}  # for the form; which languages there are is the engines' to say
 _EMPTY = BeforeValidator(lambda value: None if value == "" else value)  # what a form sends of a field that was cleared
 
 Lesson = Annotated[
     str,
     Field(
         title="Lesson",
-        description="http(s) address of the recording, or its path on the machine that the run is on.",
+        description="Address of the recording (http, https, s3), or its path on the machine that the run is on.",
         json_schema_extra={"minLength": 1},
     ),
+]
+Manifest = Annotated[
+    str,
+    Field(
+        title="Manifest",
+        description="CSV or JSON file with the lessons, or a folder of them: an address (http, https, s3), or a path on the machine that "
+        "the run is on.",
+        json_schema_extra={"minLength": 1},
+    ),
+]
+TargetLanguages = Annotated[
+    str,
+    Field(
+        title="Dub into",
+        description="BCP 47 tags of the languages, with commas between: en, es. A lesson's own in the manifest go before.",
+        json_schema_extra={
+            "minLength": 2,
+            "pattern": "^[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*([ ,;]+[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*)*$",
+        },
+    ),
+]
+Course = Annotated[
+    Annotated[str, Field(max_length=100)] | None,
+    _EMPTY,
+    Field(title="Course", description="Its name, under which voices of lecturers are kept; the manifest's when empty."),
+]
+CourseOutput = Annotated[
+    str | None,
+    _EMPTY,
+    Field(
+        title="Folder for the results",
+        description="With a folder a lesson and the course's page. When empty, COURSE.dubbed beside the manifest; where that is an "
+        "address, in the worker's folder.",
+    ),
+]
+AtOnce = Annotated[int, Field(ge=1, le=50, title="At once", description="Lessons that are in work at a time.")]
+Until = Annotated[
+    str | None,
+    _EMPTY,
+    Field(
+        title="Start no lesson after",
+        description="Time of day, 06:00 say; those in work are finished. When empty, at any time.",
+        json_schema_extra={"pattern": "^(([01]?[0-9]|2[0-3]):[0-5][0-9])?$"},
+    ),
+]
+Timezone = Annotated[
+    str | None, _EMPTY, Field(title="Time zone", description="Of that time: Europe/Berlin, say. COURSEDUB_TIMEZONE when empty, else UTC.")
 ]
 TargetLanguage = Annotated[
     str, Field(title="Dub into", description="BCP 47 tag of the language: en, es, pt-BR, …", json_schema_extra={**_TAG, "minLength": 2})
@@ -35,6 +83,11 @@ SourceLanguage = Annotated[
 ]
 Voice = Annotated[
     str | None, _EMPTY, Field(title="Voice", description="Of the speech engine; when empty, one of the lecturer's register or a clone.")
+]
+LecturerVoice = Annotated[
+    str | None,
+    _EMPTY,
+    Field(title="Lecturer's voice", description="Of who speaks most, where nobody is cloned; other speakers get others. A course sets it."),
 ]
 Captions = Annotated[
     Literal["sentences", "words"],

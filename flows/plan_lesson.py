@@ -38,6 +38,7 @@ def plan(
     target_language: wished.TargetLanguage = "en",
     source_language: wished.SourceLanguage = None,
     voice: wished.Voice = None,
+    lecturer_voice: wished.LecturerVoice = None,
     captions: wished.Captions = "sentences",
     terms: wished.Terms = None,
     output: wished.Output = None,
@@ -102,12 +103,12 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
     profile = profile_named(parameters["profile"], **{family: parameters[family] for family in families})
     engines = profile.engines()
     server = open_gpu_server(parameters["gpu_server"]) if parameters["gpu_server"] else None
-    asked = Wishes(**{name: parameters[name] for name in Wishes._fields} | {"terms": given_terms(parameters["terms"])})
+    store = open_store(parameters["store"])
+    asked = Wishes(**{name: parameters[name] for name in Wishes._fields} | {"terms": given_terms(parameters["terms"], store)})
     check(engines, asked)
     with tempfile.TemporaryDirectory() as scratch:
         limits = media.Limits(parameters["max_megabytes"], parameters["max_hours"])
-        found = find(parameters["source"], Path(scratch), limits)
-        store = open_store(parameters["store"])
+        found = find(parameters["source"], Path(scratch), limits, store)
         folder = output_folder(parameters["output"], parameters["source"], found, asked.target_language)
         runs = runs_of(store, found.sha256)
         reviewing = Review(store, found.sha256, asked.target_language, folder, only_look=True, name=found.name)

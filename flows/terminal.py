@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from tasks.progress import TIME_SHARES, Event
+from tasks.progress import TIME_SHARES, WHOLE, Event
 
 _COLOURS = {"cached": "green", "to compute": "yellow", "unknown": "dim"}
 _WIDE = 200  # characters of a table where nobody's terminal says otherwise
@@ -23,7 +23,7 @@ _OF_AN_EDIT = ("id", "line", "source_text", "start", "end", "made")  # what isn'
 class Progress:
     """A watcher (`tasks.progress.watched_by`) that draws a line for each stage and one for the whole."""
 
-    def __init__(self, show: bool) -> None:
+    def __init__(self, show: bool, whole: str = "the lesson") -> None:
         self._bars = Bars(
             SpinnerColumn(finished_text="[green]✓"),
             TextColumn("{task.description}"),
@@ -38,7 +38,7 @@ class Progress:
         )
         self._lines: dict[str, TaskID] = {}
         self._shares = dict.fromkeys(TIME_SHARES, 0.0)
-        self._whole = self._bars.add_task("[bold]the lesson", total=1.0, note="")
+        self._whole = self._bars.add_task(f"[bold]{whole}", total=1.0, note="")
 
     def __enter__(self) -> Progress:
         self._bars.start()
@@ -49,6 +49,9 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         if self._bars.disable:
+            return
+        if event.stage == WHOLE:
+            self._bars.update(self._whole, completed=event.share)
             return
         self._draw_stage(event)
         if event.stage in self._shares:

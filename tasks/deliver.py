@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from blocks.store import Store
 from dubbing import report, sources
@@ -33,6 +33,14 @@ class Made(NamedTuple):
     engines: Mapping[str, str]
     revision: Revision
     termbase: Termbase
+    lecturer_voice: str  # of who speaks most; "" for a clone
+
+
+class Delivered(NamedTuple):
+    """A lesson's folder as it was written."""
+
+    files: dict[str, str]  # names in the folder by what they are
+    summary: dict[str, Any]  # what is in report.json
 
 
 def delivered(made: Made) -> list[Artifact]:
@@ -40,14 +48,11 @@ def delivered(made: Made) -> list[Artifact]:
     return [*_files(made, "")[1].values(), *made.inspection.plots.values()]
 
 
-def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> dict[str, str]:
+def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> Delivered:
     """Write the lesson's folder. Each file is complete or not there.
 
     Args:
         sha256: of the recording.
-
-    Returns:
-        File names in the folder by what they are.
 
     Raises:
         BadSetting: the folder can't be written.
@@ -76,10 +81,10 @@ def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> d
         for what, artifact in artifacts.items():
             _copy(store.path_of(artifact), folder / names[what])
         for what, text in texts.items():
-            _write(io.BytesIO(text.encode()), folder / names[what])
+            write_whole(io.BytesIO(text.encode()), folder / names[what])
     except OSError as error:
         raise BadSetting(f"output folder {folder}: {error.strerror or error}") from error
-    return names
+    return Delivered(names, summary)
 
 
 def _files(made: Made, stem: str) -> tuple[dict[str, str], dict[str, Artifact]]:
@@ -100,10 +105,10 @@ def _files(made: Made, stem: str) -> tuple[dict[str, str], dict[str, Artifact]]:
 
 def _copy(path: Path, target: Path) -> None:
     with path.open("rb") as original:
-        _write(original, target)
+        write_whole(original, target)
 
 
-def _write(content: IO[bytes], target: Path) -> None:
+def write_whole(content: IO[bytes], target: Path) -> None:
     """Write beside the target, then move into its place: whoever looks sees the old file or the new one."""
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 
 # Share of a lesson's time that each stage takes on two cores without a GPU (tests/benchmarks/lesson.py): to estimate what is left.
 TIME_SHARES = {
@@ -26,6 +27,8 @@ TIME_SHARES = {
     "render": 0.02,
     "inspect": 0.11,
 }
+
+WHOLE = "whole"  # in a stage's place: all that a course's lessons are
 
 ARTIFACT_EVERY = 2.0  # seconds between updates of a progress artifact
 
@@ -186,6 +189,19 @@ def publish_table(key: str, rows: Sequence[Mapping[Any, Any]], description: str)
         create_table_artifact(
             table=[{name: _shown(value) for name, value in row.items()} for row in rows], key=key, description=description
         )
+
+
+def publish_result(result: Mapping[str, Any]) -> None:
+    """What a run returns, for who reads it through Prefect's API: a table of names and values, each value as JSON."""
+    if FlowRunContext.get():
+        rows = [{"name": name, "value": json.dumps(value, ensure_ascii=False)} for name, value in result.items()]
+        create_table_artifact(table=rows, key="result", description="What the run returned")
+
+
+def read_result(data: Any) -> dict[str, Any]:
+    """What `publish_result` published, from the data of its artifact."""
+    rows = json.loads(data) if isinstance(data, str) else data
+    return {row["name"]: json.loads(row["value"]) for row in rows}
 
 
 def _shown(value: Any) -> Any:

@@ -85,7 +85,13 @@ def are_told_apart(transcript: Transcript) -> bool:
 
 
 def cast(
-    engine: SpeechEngine, wished: str | None, language: str, transcript: Transcript, pitch: float | None, found: Speakers | None
+    engine: SpeechEngine,
+    wished: str | None,
+    language: str,
+    transcript: Transcript,
+    pitch: float | None,
+    found: Speakers | None,
+    lecturer: str | None = None,
 ) -> str | Cast:
     """The voice of all lines; or, where there are several speakers, several engines or clones, who says what with which voices.
 
@@ -93,16 +99,20 @@ def cast(
         wished: a voice that everybody has in the engines that have it.
         pitch: the lecturer's, Hz.
         found: None where nobody needs to be told apart or cloned.
+        lecturer: a voice for who speaks most, in the engines that have it; others get others.
     """
     engines = [part for part in engine.engines() if part.voices(language)]
     if found is None and len(engines) == 1:
+        if wished is None and lecturer and lecturer in engines[0].voices(language):
+            return lecturer
         return wished or engines[0].default_voice(language, pitch)
     people = found.speakers if found else (Speaker(name="", seconds=0.0, pitch=pitch, reference=None),)
     known = {person.name for person in people}
     voices: dict[str, dict[str, Voice]] = {}
     lines: dict[str, dict[str, Voice]] = {}
     for part in engines:
-        given = part.voice_each(language, {person.name: person.pitch for person in people})
+        settled = {people[0].name: lecturer} if lecturer and lecturer in part.voices(language) else {}
+        given = part.voice_each(language, {person.name: person.pitch for person in people}, settled)
         everybodys = wished if wished in part.voices(language) else None
         clones = part.clones() != "nobody" and everybodys in (None, CLONE)
         voices[part.engine_name] = {
@@ -116,3 +126,11 @@ def cast(
             lines[part.engine_name] = {name: Voice(name=CLONE, reference=reference) for name, reference in found.lines.items()}
     speaker_of = {line.id: line.speaker or "" for line in transcript.utterances if (line.speaker or "") in known}
     return Cast(speaker_of=speaker_of, voices=voices, lines=lines)
+
+
+def lecturers_voice(voice: str | Cast) -> str:
+    """The voice of who speaks most, where an engine has one for that person; "" where it is a clone everywhere."""
+    if isinstance(voice, str):
+        return voice if voice != CLONE else ""
+    of_most = [next(iter(voices.values())) for voices in voice.voices.values()]  # `cast` begins with who speaks most
+    return next((each.name for each in of_most if each.name != CLONE), "")

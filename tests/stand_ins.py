@@ -39,6 +39,7 @@ from dubbing.lesson import Term, Termbase, TranslatedLine, Utterance, Word
 from dubbing.translating import Window
 
 VOICES = ["vera", "viktor"]
+LOW = 165.0  # Hz, below which a voice is viktor's
 RATE = 24_000  # Hz of the clips
 
 
@@ -167,6 +168,9 @@ class StandInSpeech(SpeechEngine):
 
     def languages(self) -> list[str]:
         return ["en", "es"]
+
+    def suited(self, language: str, pitch: float | None) -> list[str]:
+        return VOICES[::-1] if pitch and pitch < LOW else VOICES
 
     def synthesize(self, text: str, language: str, voice: str, seed: int) -> Speech:
         used("synthesize", text)

@@ -21,7 +21,14 @@ from flows.deploy import Did, deploy
 from tests.prefect_stack import PrefectServer, prefect_server
 
 SERVER = "0f7ddbd2-1f4f-4d4f-9d4c-1c54a4b4a001"
-DEPLOYMENTS = ("dub-video/dub-video", "plan/plan", "clean-store/clean", "keep-gpu-server/keep-gpu-server", "compute-stages/gpu")
+DEPLOYMENTS = (
+    "dub-video/dub-video",
+    "dub-course/dub-course",
+    "plan/plan",
+    "clean-store/clean",
+    "keep-gpu-server/keep-gpu-server",
+    "compute-stages/gpu",
+)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +203,21 @@ def test_more_runs_at_once_on_the_gpu_where_that_is_asked_for(client: SyncPrefec
     assert client.read_work_pool("gpu").concurrency_limit == 3
 
 
+def test_courses_are_dubbed_at_night_once_there_is_one(client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    did()
+    course = client.read_deployment_by_name("dub-course/dub-course")
+    assert not course.schedules[0].active and "manifest" not in course.parameters, "its runs would lack what they need"
+    monkeypatch.setenv("COURSEDUB_COURSE", "s3://lessons/physics.csv")
+    assert changes() == {"deployment dub-course/dub-course": "changed"}
+    course = client.read_deployment_by_name("dub-course/dub-course")
+    (nightly,) = course.schedules
+    assert isinstance(nightly.schedule, CronSchedule)
+    assert (nightly.active, nightly.schedule.cron, nightly.schedule.timezone) == (True, "0 1 * * *", "Europe/Berlin")
+    assert (course.parameters["manifest"], course.parameters["until"]) == ("s3://lessons/physics.csv", "06:00")
+    client.update_deployment_schedule(course.id, nightly.id, active=False)
+    assert not changes() and not client.read_deployment_by_name("dub-course/dub-course").schedules[0].active, "an operator's choice"
+
+
 def test_without_a_bucket_and_a_gpu_server_what_needs_them_is_left_out(
     client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -212,6 +234,7 @@ def test_without_a_bucket_and_a_gpu_server_what_needs_them_is_left_out(
     monkeypatch.setenv("COURSEDUB_GPU_SERVER", SERVER)
     assert changes() == {
         "deployment dub-video/dub-video": "changed",
+        "deployment dub-course/dub-course": "changed",
         "deployment plan/plan": "changed",
         "block coursedub-gpu-server/default": "made",
         "deployment keep-gpu-server/keep-gpu-server": "made",

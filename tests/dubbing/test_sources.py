@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blocks.store import Store
 from dubbing import sources
 from dubbing.errors import BadInput, CoursedubError, DownloadFailed, NotMedia, SourceEmpty, SourceNotFound, SourceTooLarge
 from dubbing.media import Limits
@@ -350,7 +351,7 @@ def test_a_redirect_out_of_the_web_is_refused(tmp_path: Path) -> None:
 # --- a file or an address, as a run finds it
 
 
-def test_a_lesson_is_found_at_its_address(tmp_path: Path) -> None:
+def test_a_lesson_is_found_at_its_address(tmp_path: Path, store: Store) -> None:
     from flows.dub_video import find
 
     make = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=d=2", str(tmp_path / "lesson.m4a")]
@@ -358,18 +359,18 @@ def test_a_lesson_is_found_at_its_address(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     content = (tmp_path / "lesson.m4a").read_bytes()
     with serving(lambda request: request.send(200, content)) as served:
-        found = find(served.lesson, tmp_path / "scratch", Limits())
+        found = find(served.lesson, tmp_path / "scratch", Limits(), store)
     assert (found.name, found.size) == ("lesson 1.mp4", len(content))
-    assert found.sha256 == find(str(tmp_path / "lesson.m4a"), tmp_path, Limits()).sha256
+    assert found.sha256 == find(str(tmp_path / "lesson.m4a"), tmp_path, Limits(), store).sha256
 
 
-def test_a_web_page_in_place_of_a_lesson_is_not_media(tmp_path: Path) -> None:
+def test_a_web_page_in_place_of_a_lesson_is_not_media(tmp_path: Path, store: Store) -> None:
     from flows.dub_video import find
 
     page = b"<!DOCTYPE html><title>Log in</title>" * 100
     answer = lambda request: request.send(200, page, Content_Type="text/html")  # noqa: E731
     with serving(answer) as served, pytest.raises(NotMedia, match=r"^lesson 1\.mp4: not a media file"):
-        find(served.lesson, tmp_path, Limits())
+        find(served.lesson, tmp_path, Limits(), store)
 
 
 def test_httpx_still_says_no_to_other_protocols() -> None:
