@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dubbing import sources, weights
 from dubbing.errors import BadManifest, BadSetting, CoursedubError, PassingFault
@@ -129,6 +129,22 @@ def _parser() -> argparse.ArgumentParser:
     edit.add_argument("--store", metavar="STORE", help=_STORE_HELP)
     edit.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     edit.set_defaults(run=_edit)
+
+    review = verbs.add_parser(
+        "review",
+        help="approve or reject what `coursedub dub --review` has come to",
+        description="Answer the review that the last run of a lesson asked for; the same `coursedub dub` then goes on. Lines are changed "
+        "with `coursedub edit`. Runs in Prefect that are suspended are answered there.",
+    )
+    review.add_argument("lesson", help="path of the recording, or of the folder that it was dubbed into")
+    review.add_argument("--to", metavar="LANGUAGE", help="language that it is dubbed into (default: the folder's own, else en)")
+    decision = review.add_mutually_exclusive_group(required=True)
+    decision.add_argument("--approve", action="store_true", help="as it is, with the edits that there are")
+    decision.add_argument("--reject", metavar="REASON", help="for others to read")
+    review.add_argument("--reviewer", metavar="NAME", help="who answers (default: the user's name)")
+    review.add_argument("--store", metavar="STORE", help=_STORE_HELP)
+    review.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    review.set_defaults(run=_review)
 
     clean = verbs.add_parser(
         "clean",
@@ -276,6 +292,11 @@ def _add_shared_options(verb: argparse.ArgumentParser, output: str, several: boo
         metavar="SERVER",
         help="wake this server for what needs one: a saved block, or its id in the cloud; needs a bucket",
     )
+    verb.add_argument(
+        "--review",
+        choices=["none", "translation", "voiceover"],
+        help="stop after this until `coursedub review` has approved it (default: none)",
+    )
     verb.add_argument("--output", metavar="DIR", help=output)
     verb.add_argument("--store", metavar="STORE", help=_STORE_HELP)
     verb.add_argument("--max-megabytes", type=float, metavar="MB", help="largest lesson that is taken (default: 500)")
@@ -300,7 +321,7 @@ _SHARED_OPTIONS = (
         "seed",
         "terms",
     ),
-    *("gpu_server", "output", "store", "max_megabytes", "max_hours"),
+    *("gpu_server", "review", "output", "store", "max_megabytes", "max_hours"),
 )
 
 
@@ -380,6 +401,8 @@ def _dub(options: argparse.Namespace) -> int:
         result = _run_flow(lambda: dub_video(**wishes), options, "the lesson")
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
+    elif "review" in result:
+        _show_review(options, result)
     else:
         page = os.path.join(result["output_dir"], result["files"]["page"])
         computed = sum(stage["state"] == "computed" for stage in result["stages"])
@@ -389,6 +412,35 @@ def _dub(options: argparse.Namespace) -> int:
                 print(f"Edit {edit['edit']}: {edit['became']}. {edit['reason'] or 'It said: ' + edit['was']}")
         print(f"Watch:  {os.path.join(result['output_dir'], result['files']['video'])}")
         print(f"Review: {page}")
+    return 0
+
+
+def _show_review(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    import shlex
+
+    lesson, to = shlex.quote(options.source), shlex.quote(options.target_language or "en")
+    print(f"Not finished: {result['review']['why']}.")
+    if "page" in result["files"]:
+        print(f"Look at:  {os.path.join(result['output_dir'], result['files']['page'])}")
+    print(f"Lines:    coursedub edit {lesson} --to {to}     # and with --line, --text, … change them")
+    print(f"Answer:   coursedub review {lesson} --to {to} --approve     # or --reject REASON; then dub it again")
+
+
+def _review(options: argparse.Namespace) -> int:
+    from blocks.store import open_store
+    from flows.edit_lesson import recording_of
+    from flows.review import answered_by_hand
+    from tasks.review import Review
+
+    sha256, of_folder = recording_of(options.lesson)
+    language, store = options.to or of_folder or "en", open_store(options.store)
+    reviewing = Review(store, sha256, language, Path(os.devnull))
+    decision: Literal["approve", "reject"] = "approve" if options.approve else "reject"
+    answer = answered_by_hand(store, sha256, language, decision, options.reject or "", options.reviewer or _person(), reviewing)
+    if options.json:
+        print(json.dumps({"lesson": sha256, "target_language": language, **answer.model_dump(mode="json")}, ensure_ascii=False))
+    else:
+        print("Approved: `coursedub dub` goes on." if options.approve else "Rejected.")
     return 0
 
 

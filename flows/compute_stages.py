@@ -27,6 +27,7 @@ from blocks.store import open_store
 from dubbing.errors import CoursedubError, LeasesDown, NoLease
 from dubbing.lesson import Source, Term
 from flows.dub_video import Wishes, computed_whole, story
+from tasks.approval import ReviewWanted
 from tasks.deliver import delivered
 from tasks.hand_over import note_packages
 from tasks.history import written_down
@@ -112,7 +113,8 @@ class _Lesson:
             ):
                 # A reviewer's changes are in the store: whoever asks has put them there.
                 reviewing = Review(store, lesson.sha256, wishes.target_language, Path(nothing), name=lesson.name)
-                computed_whole(store, lambda: store.fetch(delivered(story(store, lesson, self._engines, wishes, reviewing))))
+                with suppress(ReviewWanted):  # who asked for the lesson sees to that
+                    computed_whole(store, lambda: store.fetch(delivered(story(store, lesson, self._engines, wishes, reviewing))))
         finally:
             store.close()
 

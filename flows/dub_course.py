@@ -39,6 +39,7 @@ from dubbing.terms import as_table, from_table, together
 from flows import parameters as wished
 from flows.dub_video import Wishes, check, dub_video, given_terms
 from flows.lesson_runs import Deployed, Ended, Here, LessonRuns
+from flows.review import DAYS
 from tasks.deliver import write_whole
 from tasks.progress import WHOLE, Event, tell
 
@@ -97,6 +98,8 @@ def dub_course(
     store: wished.Store = None,
     max_megabytes: wished.MaxMegabytes = wished.MEGABYTES,
     max_hours: wished.MaxHours = wished.HOURS,
+    review: wished.Review = "none",
+    review_days: wished.ReviewDays = DAYS,
 ) -> dict[str, Any]:
     """Dub every lesson of a course. Returns how each stands, and where the course's page is.
 
@@ -151,7 +154,7 @@ def _dub(jobs: Sequence[Job], runs: LessonRuns, at_once: int, closes: datetime |
             standing.begin(number, runs.start(number, job.name, job.parameters | own))
         for number, ended in runs.ended(LOOK_EVERY if in_work else 0.0).items():
             in_work.discard(number)
-            if ended.result:
+            if ended.result and "voice" in ended.result:
                 voices.keep(jobs[number], ended.result["voice"])
             standing.end(number, ended)
         for number in in_work:
@@ -313,8 +316,8 @@ def jobs_of(
     for entry in entries:
         errors += checked.source(entry)
         for language in entry.target_languages or languages:
-            own = {name: value for name, value in {**shared, **entry.overrides}.items() if name != "output" and value is not None}
-            parameters = own | {"source": entry.source, "target_language": language}
+            # All of them, also those that are None: a deployment of lessons may have defaults of its own.
+            parameters = {**shared, **entry.overrides, "source": entry.source, "target_language": language}
             errors += checked.settings(entry, parameters)
             place = str(entry.overrides.get("output", "")) or sources.file_stem(f"{entry.title}.x")
             parameters["output"] = os.path.join(folder, f"{place}.{language}")

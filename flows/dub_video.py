@@ -15,13 +15,15 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from prefect import flow
+from prefect import State, flow
 from prefect.context import FlowRunContext
+from prefect.states import Completed
 
-from blocks import given
+from blocks import given as given_files
 from blocks.engine import with_packages_of_another
 from blocks.gpu_server import GpuServer, open_gpu_server
 from blocks.profiles import Engines, Profile, name_of_profile, profile_named
@@ -51,6 +53,9 @@ from dubbing.lesson import (
 from dubbing.terms import LARGEST_FILE, from_table, with_given
 from flows import parameters
 from flows.imagine import imagine
+from flows.review import DAYS, Rejected, Waiting, settle
+from tasks import approval
+from tasks.approval import ReviewWanted
 from tasks.deliver import Delivered, Made, deliver, delivered
 from tasks.extract_audio import extract_audio
 from tasks.fit import fit
@@ -92,6 +97,7 @@ class Wishes(NamedTuple):
     seed: int
     terms: tuple[Term, ...] = ()
     lecturer_voice: str | None = None  # of who speaks most, where a course has given that person one
+    review: Literal["none", "translation", "voiceover"] = "none"
 
 
 def let_go(flow: Any, flow_run: Any, state: Any) -> None:
@@ -124,20 +130,31 @@ def dub_video(
     store: parameters.Store = None,
     max_megabytes: parameters.MaxMegabytes = parameters.MEGABYTES,
     max_hours: parameters.MaxHours = parameters.HOURS,
-) -> dict[str, Any]:
-    """Dub one lesson and write its folder. Returns where it is, what is in it, and what each stage did."""
+    review: parameters.Review = "none",
+    review_days: parameters.ReviewDays = DAYS,
+) -> dict[str, Any] | State[dict[str, Any]]:
+    """Dub one lesson and write its folder. Returns where it is, what is in it, and what each stage did.
+
+    Where a review is asked for, the run is suspended until it is answered, or ends as "InReview" where nothing could resume it; one that is
+    rejected ends as "Rejected".
+    """
     started = time.monotonic()
     instead = {"separator": separator, "recogniser": recogniser, "translator": translator, "speech": speech}
     chosen = profile_named(profile, **instead)
     engines = chosen.engines()
     results = open_store(store)
-    wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed, given_terms(terms, results), lecturer_voice)
+    given = given_terms(terms, results)
+    wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed, given, lecturer_voice, review)
     check(engines, wishes)
     server = open_gpu_server(gpu_server) if gpu_server else None
     if server and results.working_files is None:
         raise BadSetting(f"store {results.where}: with a GPU server it must be a bucket, which both machines see")
     results.while_waiting(tell_waiting)
     log = StageLog()
+    made: Made | None = None
+    heard: Made | None = None  # what a reviewer was shown last
+    done: Delivered | None = None
+    over: Rejected | Waiting | None = None
     try:
         with watched_by(log), results.scratch() as scratch:
             found = find(source, scratch, media.Limits(max_megabytes, max_hours), results)
@@ -145,13 +162,26 @@ def dub_video(
             reviewing = Review(results, found.sha256, target_language, folder, name=found.name)
             # What the GPU server does needs no packages here.
             here = engines.each() if server is None else ()
-            with working_with(here, name_of_profile(profile)), written_down(results, found, target_language, str(folder)):
 
-                def tell() -> Made:
-                    return story(results, found, engines, wishes, reviewing)
+            def tell() -> Made:
+                return story(results, found, engines, wishes, reviewing)
 
-                elsewhere = server and Elsewhere(server, chosen, request_of(found, wishes, name_of_profile(profile), instead, store))
-                made, done = _made_and_delivered(results, found, reviewing, elsewhere.then(results, found, tell) if elsewhere else tell)
+            elsewhere = server and Elsewhere(server, chosen, request_of(found, wishes, name_of_profile(profile), instead, store))
+            told = elsewhere.then(results, found, tell) if elsewhere else tell
+            while made is None and over is None:
+                wanted = None
+                with working_with(here, name_of_profile(profile)), written_down(results, found, target_language, str(folder)):
+                    try:
+                        made, done = _made_and_delivered(results, found, reviewing, told)
+                        _check_approved(results, reviewing, wishes, made)
+                    except ReviewWanted as review_wanted:
+                        heard, made, wanted = made, None, review_wanted
+                if wanted:
+                    files = _to_look_at(found, folder, done if wanted.stage == "voiceover" else None)
+                    try:
+                        settle(wanted, results, reviewing, partial(_check_voices, engines.speech), target_language, review_days, files)
+                    except (Rejected, Waiting) as ended:
+                        over = ended
     except BaseException:
         log.stop()  # nothing that runs beside is waited for
         raise
@@ -160,22 +190,41 @@ def dub_video(
         engines.close()
         if server:
             server.close()
-    result = {
-        "output_dir": str(folder),
-        "files": done.files,
-        "duration": done.summary["lesson"]["duration"],
-        "lines": done.summary["lines"],
-        "lines_flagged": done.summary["lines_flagged"],
-        "word_error_rate": done.summary["file"]["word_error_rate"],
-        "voice": made.lecturer_voice,
-        "edits": as_rows(made.revision),
-        "stages": log.outcomes(),
-        "seconds": round(time.monotonic() - started, 2),
-    }
+    result: dict[str, Any] = {"output_dir": str(folder), "files": done.files if done else {}}
+    if done:
+        result |= {
+            "duration": done.summary["lesson"]["duration"],
+            "lines": done.summary["lines"],
+            "lines_flagged": done.summary["lines_flagged"],
+            "word_error_rate": done.summary["file"]["word_error_rate"],
+        }
+    if last := made or heard:
+        result |= {"voice": last.lecturer_voice, "edits": as_rows(last.revision)}
+    result |= {"stages": log.outcomes(), "seconds": round(time.monotonic() - started, 2)}
     if elsewhere:
         result["gpu_server"] = elsewhere.spent()
+    if over:
+        result["review"] = {"stage": over.stage, "state": over.state, "why": str(over)}
     publish_result(result)
-    return result
+    return Completed(name=over.name, message=f"{found.name}: {over}", data=result) if over else result
+
+
+def _check_approved(store: Store, reviewing: Review, wishes: Wishes, made: Made) -> None:
+    """
+    Raises:
+        ReviewWanted: a voice-over that is to be reviewed.
+    """
+    if wishes.review == "voiceover":
+        content, rows = approval.voiceover_shown(made.timeline, made.inspection.lines, made.render.media)
+        approval.check(store, reviewing.lesson, wishes.target_language, "voiceover", content, reviewing.read(), rows)
+
+
+def _to_look_at(found: Source, folder: Path, done: Delivered | None) -> list[dict[str, str]]:
+    """What a reviewer may look at and listen to."""
+    if done is None:
+        return [{"what": "lesson", "address": found.name}]
+    names = ("video", "original_audio", "page", "timeline")
+    return [{"what": name, "address": str(folder / done.files[name])} for name in names if name in done.files]
 
 
 class Elsewhere:
@@ -290,15 +339,19 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         pace=_pace(engines, target, voice),
         duration=lesson.duration,
     )
+    if wishes.review == "translation":
+        _check_translation(store, reviewing, engines.speech, transcript, translation, voice)
     people = None
     if listening is not None:
         people = listening.result()
         voice = _voice(wishes, engines.speech, stems, transcript, people)
-    for tightening in range(SHORTER_AT_MOST + 1):
+    # What a person approved is not reworded.
+    rewordings = SHORTER_AT_MOST if wishes.review != "translation" else 0
+    for tightening in range(rewordings + 1):
         clips = speaking(store, translation=translation, voice=voice, seed=wishes.seed)
         timeline = fit(store, transcript=transcript, translation=translation, clips=clips, duration=lesson.duration)
         budgets = _budgets(transcript, translation, clips, lesson.duration)
-        if not is_known(budgets) or not budgets or not engines.translator.shortens or tightening == SHORTER_AT_MOST:
+        if not is_known(budgets) or not budgets or not engines.translator.shortens or tightening == rewordings:
             break
         shorter = shorten(
             store, transcript=transcript, translation=translation, translator=engines.translator, termbase=termbase, budgets=budgets
@@ -430,13 +483,28 @@ def _revised(reviewing: Review, speech: SpeechEngine, transcript: Transcript, tr
         BadInput: a change in the lesson's folder can't be read, or a line is to have a voice that there isn't.
     """
 
-    def check_voices(revision: Revision) -> None:
-        for voice in dict.fromkeys(line.voice for line in revision.translation.lines if line.voice):
-            speech.check(translation.language, voice)
-
-    revision = reviewing.revised(transcript, translation, voice if isinstance(voice, str) else "", check_voices)
-    check_voices(revision)
+    revision = reviewing.revised(transcript, translation, voice if isinstance(voice, str) else "", partial(_check_voices, speech))
+    _check_voices(speech, revision)
     return revision
+
+
+def _check_voices(speech: SpeechEngine, revision: Revision) -> None:
+    for voice in dict.fromkeys(line.voice for line in revision.translation.lines if line.voice):
+        speech.check(revision.translation.language, voice)
+
+
+@passes_unknown
+def _check_translation(
+    store: Store, reviewing: Review, speech: SpeechEngine, transcript: Transcript, translation: Translation, voice: str | Cast
+) -> None:
+    """
+    Raises:
+        ReviewWanted: the translation was not approved as it is.
+    """
+    revision = _revised(reviewing, speech, transcript, translation, voice)
+    content, rows = approval.translation_shown(revision)
+    language, only_look = translation.language, reviewing.only_look
+    approval.check(store, reviewing.lesson, language, "translation", content, reviewing.read(), rows, only_look)
 
 
 @passes_unknown
@@ -461,7 +529,7 @@ def given_terms(source: str | None, store: Store) -> tuple[Term, ...]:
     Raises:
         BadInput: there is no such file, or it is no table of terms.
     """
-    return () if source is None else from_table(given.content(source, LARGEST_FILE, store), source)
+    return () if source is None else from_table(given_files.content(source, LARGEST_FILE, store), source)
 
 
 def find(source: str, scratch: Path, limits: media.Limits, store: Store) -> Source:
@@ -471,7 +539,7 @@ def find(source: str, scratch: Path, limits: media.Limits, store: Store) -> Sour
         store: whose account counts for a recording in a bucket.
     """
     name = sources.name_of(source)
-    path = given.local_copy(source, scratch, limits, store, advance_download)
+    path = given_files.local_copy(source, scratch, limits, store, advance_download)
     media.check_readable(path, name)
     media.check_size(path.stat().st_size, name, limits)
     duration = media.probe(path, name).duration

@@ -116,7 +116,7 @@ def find_dubbed(store: Store, lesson: str, language: str | None) -> Dubbed:
         recognised = store.read_result(keys["transcribe"])
         settled = store.read_result(keys.get("shorten", keys["translate"]))
         if recognised is not None and settled is not None:
-            spoken = store.read_result(keys["synthesize"]) or {"lines": ()}
+            spoken = (store.read_result(keys["synthesize"]) if "synthesize" in keys else None) or {"lines": ()}
             engines = tuple(dict.fromkeys(clip["engine"] for clip in spoken["lines"]))
             return Dubbed(sha256, language, Transcript.model_validate(recognised), Translation.model_validate(settled), engines)
     raise BadInput(f"{sources.name_of(lesson)}: it was not dubbed into {language} with the store {store.where}: dub it first")

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 
 from blocks.store import Store, artifacts_in
 from dubbing.lesson import Artifact
+from tasks.approval import ReviewWanted
 from tasks.deliver import Made, delivered
 from tasks.history import Run
 from tasks.planning import Plan, imagined, is_known
 
 
-def imagine(store: Store, lesson: str, runs: Sequence[Run], tell: Callable[[], Made]) -> tuple[Plan, Made]:
-    """
+def imagine(store: Store, lesson: str, runs: Sequence[Run], tell: Callable[[], Made]) -> tuple[Plan, Made | ReviewWanted]:
+    """The plan, and what the story comes to: all of it, or a review that it has to wait for.
+
     Args:
         lesson: sha256 of the recording.
         runs: earlier ones of it, for the reasons.
@@ -20,10 +22,14 @@ def imagine(store: Store, lesson: str, runs: Sequence[Run], tell: Callable[[], M
     """
     while True:
         plan = Plan(lesson, runs)
+        made: Made | ReviewWanted
         with imagined(plan):
-            made = tell()
+            try:
+                made = tell()
+            except ReviewWanted as wanted:
+                made = wanted
         # What would be opened and is gone would be made again: as the run does, imagine again without it.
-        gone = store.missing([*plan.needed, *_opened_at_the_end(made)])
+        gone = store.missing([*plan.needed, *(_opened_at_the_end(made) if isinstance(made, Made) else ())])
         if not gone:
             return plan, made
         store.distrust(artifact.sha256 for artifact in gone)

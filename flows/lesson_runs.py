@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -107,6 +109,8 @@ def _outcome(future: Future[dict[str, Any]]) -> Ended:
 
 def done(result: Mapping[str, Any]) -> Ended:
     """What a run that went well has done."""
+    if review := result.get("review"):
+        return Ended("in review" if review["state"] == "in review" else "rejected", review["why"], result)
     computed = any(stage["state"] == "computed" for stage in result["stages"])
     return Ended("dubbed" if computed else "unchanged", "", result)
 
@@ -127,8 +131,6 @@ class Deployed(LessonRuns):
         return str(run.id)
 
     def ended(self, seconds: float) -> dict[int, Ended]:
-        import time
-
         time.sleep(seconds)
         over: dict[int, Ended] = {}
         try:
@@ -161,8 +163,8 @@ def _ended(run: FlowRun, result_of: Callable[[FlowRun], dict[str, Any] | None]) 
     if state.type == StateType.PAUSED:
         return Ended("in review", why)
     if state.type != StateType.COMPLETED:
-        # "… raised an exception: BadInput: lesson.mp4: …" says the kind of error to those who read code.
-        return Ended("failed", why.rpartition("exception: ")[2] or str(state.name))
+        # "Flow run encountered an exception: BadInput: lesson.mp4: …" says the kind of error to those who read code.
+        return Ended("failed", re.sub(r"^.*?exception: (?:[A-Z]\w+: )?", "", why) or str(state.name))
     if state.name in _STATES:
         return Ended(_STATES[state.name], why, result_of(run))
     result = result_of(run)

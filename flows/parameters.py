@@ -155,6 +155,17 @@ Loudness = Annotated[
 ]
 Ducking = Annotated[float, Field(ge=0, le=60, title="Ducking", description="dB that the background goes down under speech.")]
 Seed = Annotated[int, Field(ge=0, title="Seed", description="For engines that read differently each time.")]
+Review = Annotated[
+    Literal["none", "translation", "voiceover"],
+    Field(
+        title="Review",
+        description="After which stage a person has to approve: the run waits, suspended, and goes on with the answer.",
+    ),
+]
+ReviewDays = Annotated[
+    float,
+    Field(gt=0, le=365, title="Days for the review", description="Without an answer the run ends as Expired then. A reminder each day."),
+]
 Store = Annotated[
     str | None,
     _EMPTY,

@@ -20,6 +20,7 @@ from dubbing import media, mixing
 from flows import parameters as wished
 from flows.dub_video import Wishes, check, dub_video, find, given_terms, output_folder, story
 from flows.imagine import imagine
+from tasks.approval import ReviewWanted
 from tasks.deliver import Made
 from tasks.hand_over import noted_packages
 from tasks.history import FIGURES, Run, runs_of
@@ -54,6 +55,7 @@ def plan(
     store: wished.Store = None,
     max_megabytes: wished.MaxMegabytes = wished.MEGABYTES,
     max_hours: wished.MaxHours = wished.HOURS,
+    review: wished.Review = "none",
     cost_per_hour: wished.CostPerHour = None,
 ) -> dict[str, Any]:
     """Say what dubbing a lesson would do, why, and what it would take. Computes nothing, starts nothing and wakes nothing."""
@@ -83,7 +85,8 @@ def estimate(planned: dict[str, Any]) -> str:
     more = " or more: some stages never ran" if planned["seconds_incomplete"] else ""
     cost = "" if planned["cost"] is None else f", {planned['cost']:.4g} at that price"
     wakes = {True: ", and wakes the GPU server", False: ", and doesn't wake the GPU server", None: ""}[planned["wakes_gpu_server"]]
-    return f"about {planned['seconds']:.0f} s{more}{cost}{wakes}"
+    waits = f"; then its {planned['waits_for_review']} waits for a reviewer" if planned["waits_for_review"] else ""
+    return f"about {planned['seconds']:.0f} s{more}{cost}{wakes}{waits}"
 
 
 def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, Any]:
@@ -125,7 +128,8 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
     rows = [_row(stage, figures, lines, found.duration) for stage in stages]
     for row, stage in zip(rows, stages, strict=True):
         row["on_gpu_server"] = server is not None and profile.on_gpu_server(stage.works_with)
-    edits = [outcome.edit for outcome in made.revision.outcomes] if is_known(made.revision) else []
+    waits = made.stage if isinstance(made, ReviewWanted) else None
+    edits = [outcome.edit for outcome in made.revision.outcomes] if not isinstance(made, ReviewWanted) and is_known(made.revision) else []
     for row in rows:
         if edits and row["state"] == "to compute" and "translation changed" in row["why"]:
             row["why"] += f" ({len(edits)} edit{'' if len(edits) == 1 else 's'} of a reviewer)"
@@ -143,6 +147,7 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
         "seconds": round(known, 1),
         "seconds_incomplete": any(row["seconds"] is None for row in to_do),
         "cost": None if price is None else round(costing / 3600 * price, 4),
+        "waits_for_review": waits,
         "wakes_gpu_server": None if server is None else any(row["on_gpu_server"] for row in to_do),
     }
 

@@ -34,8 +34,9 @@ class Review:
             name: of the recording: a folder of the same name holds an earlier recording of this lesson, any other one is another lesson.
                 "" is any name.
         """
-        self._store, self._lesson, self._language, self.folder = store, lesson, language, folder
-        self._only_look, self._name = only_look, name
+        self._store, self.lesson, self._language, self.folder = store, lesson, language, folder
+        self.only_look, self.name = only_look, name
+        self._settled: tuple[Transcript, Translation] | None = None
         self._seen: dict[str, bytes] = {}
         self._delivered: dict[str, Any] | None = None  # the folder's timeline, when changes to it can be told
 
@@ -66,6 +67,7 @@ class Review:
             BadInput: a change in the folder can't be read or can't be made.
             StoreFailed: the edits can't be read or kept.
         """
+        self._settled = transcript, translation
         edits = self._with(self.read(), self._of_the_earlier_recording())
         revision = revised(transcript, translation, edits)
         changes = self._changes(revision, voice)
@@ -75,17 +77,23 @@ class Review:
             revision = revised(transcript, translation, self._with(edits, changes))
         return revision
 
+    @property
+    def settled(self) -> tuple[Transcript, Translation]:
+        """The machine's lines that edits were applied to last."""
+        assert self._settled is not None, "nothing was revised yet"
+        return self._settled
+
     def read(self) -> Edits:
         """The edits that are kept.
 
         Raises:
             StoreFailed: they are damaged or can't be reached.
         """
-        return self._read(self._lesson)
+        return self._read(self.lesson)
 
     def change(self, function: Callable[[Edits], Edits]) -> Edits:
         """Change the edits that are kept, one person at a time."""
-        name = _edits_of(self._lesson, self._language)
+        name = _edits_of(self.lesson, self._language)
         with self._store.claimed(name):
             changed = function(self.read())
             self._store.write_record(name, plain(changed))
@@ -97,7 +105,7 @@ class Review:
         new = [edit for edit in more if edit.id not in known]
         if not new:
             return edits
-        return edits.with_(*new) if self._only_look else self.change(lambda kept: kept.with_(*new))
+        return edits.with_(*new) if self.only_look else self.change(lambda kept: kept.with_(*new))
 
     def _read(self, lesson: str) -> Edits:
         kept = self._store.read_edits(_edits_of(lesson, self._language))
@@ -109,7 +117,7 @@ class Review:
 
     def _is_earlier(self) -> bool:
         assert self._delivered is not None
-        return self._delivered["lesson_sha256"] not in ("", self._lesson) and self._name in ("", self._delivered["lesson"])
+        return self._delivered["lesson_sha256"] not in ("", self.lesson) and self.name in ("", self._delivered["lesson"])
 
     def _changes(self, revision: Revision, voice: str) -> list[Edit]:
         if self._delivered is None:
@@ -122,7 +130,7 @@ class Review:
             translation=revision.translation,
             voice=voice,
             made=now(),
-            lesson="" if self._is_earlier() else self._lesson,
+            lesson="" if self._is_earlier() else self.lesson,
         )
 
     def _captions(self, language: str) -> list[CaptionFile]:

@@ -12,19 +12,28 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+)
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.events.schemas.automations import AutomationCore
-from prefect.states import Scheduled
+from prefect.states import Cancelling, Scheduled
 
 from blocks.store import Store, file_digest
 from flows.deploy import deploy
+from tasks import approval
 from tasks.history import runs_of
 from tests.lessons import make_lesson
 from tests.postgres import Postgres, programs
@@ -74,10 +83,10 @@ class Lesson(NamedTuple):
     folder: Path
     server: PrefectServer
 
-    def start(self) -> FlowRun:
+    def start(self, **wishes: object) -> FlowRun:
         here = {"profile": "cpu", "gpu_server": None}
         places = {"source": str(self.path), "store": self.store.folder, "output": str(self.folder / "output")}
-        return run_of("dub-video/dub-video", {**here, **places, "captions": "words"})
+        return run_of("dub-video/dub-video", {**here, **places, "captions": "words", **wishes})
 
     def worker(self, seconds: float = 0.0) -> Worker:
         """
@@ -234,3 +243,120 @@ def test_a_plan_is_a_table_and_starts_nothing(lesson: Lesson) -> None:
     assert {row["state"] for row in rows} <= {"to compute", "unknown"}
     assert "doesn't wake the GPU server" in str(table.description), "no engine of this profile needs one"
     assert not uses(lesson.folder / "uses") and not list(lesson.store.files.found(""))
+
+
+def artifact_of(run: FlowRun, key: str) -> list[dict[str, Any]]:
+    """Rows of the newest table of this name."""
+    with get_client(sync_client=True) as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(any_=[key]))
+        found = client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.CREATED_DESC)
+    return list(json.loads(str(found[0].data)))
+
+
+def answer(server: PrefectServer, run: FlowRun, **said: object) -> dict[str, Any]:
+    """A reviewer's answer, as the REST API takes it."""
+    answered = httpx.post(f"{server.api}/flow_runs/{run.id}/resume", json={"run_input": said}, timeout=60)
+    return dict(answered.json())
+
+
+def test_a_run_under_review_frees_its_worker_and_goes_on_with_the_answer(lesson: Lesson) -> None:
+    worker, run = lesson.worker(), lesson.start(review="translation")
+    until(lambda: state_of(run) == "Suspended")
+    until(slot_is_free)
+    assert lesson.spoken() == 0
+    rows = artifact_of(run, "review")
+    assert [row["translation"][:7] for row in rows] == ["This is"] * len(rows) and rows[0]["source"].startswith("Это")
+    for refused in (
+        {},
+        {"decision": "perhaps"},
+        {"decision": "reject", "reason": "x" * 3000},
+        {"decision": "approve", "edits": [{"text": "a"}]},
+    ):
+        assert answer(lesson.server, run, **refused)["status"] == "REJECT", refused
+    assert state_of(run) == "Suspended"
+    # What only the run itself can refuse is told to the reviewer, who is asked again.
+    assert answer(lesson.server, run, decision="approve", edits=[{"line": "nowhere", "text": "a"}])["status"] == "ACCEPT"
+    until(lambda: state_of(run) == "Suspended" and "nowhere" in request_of(run))
+    assert answer(lesson.server, run, decision="approve", edits=[{"line": rows[1]["id"], "voice": "nobody"}])["status"] == "ACCEPT"
+    until(lambda: state_of(run) == "Suspended" and "no such voice" in request_of(run))
+    edits = [{"line": rows[1]["id"], "text": "In the reviewer's words."}, {"line": rows[2]["id"], "silent": True}]
+    assert answer(lesson.server, run, decision="approve", reviewer="Anna", edits=edits)["status"] == "ACCEPT"
+    assert answer(lesson.server, run, decision="reject")["status"] == "ABORT", "an answer that comes twice does no harm"
+    assert ended(run) == "Completed"
+    worker.kill_group()
+    lines = json.loads((lesson.folder / "output" / "timeline.json").read_text())["lines"]
+    assert [line["translation"] for line in lines[1:3]] == ["In the reviewer's words.", ""]
+    assert max(Counter(uses(lesson.folder / "uses")).values()) == 1, "nothing was computed twice"
+    kept = approval.read(lesson.store, file_digest(lesson.path), "en", "translation")
+    assert kept and (kept.decision, kept.reviewer) == ("approve", "Anna")
+
+
+def request_of(run: FlowRun) -> str:
+    with get_client(sync_client=True) as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(any_=["review-request"]))
+        return str(client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.CREATED_DESC)[0].data)
+
+
+def test_a_voiceover_is_rejected_with_a_reason(lesson: Lesson) -> None:
+    worker, run = lesson.worker(), lesson.start(review="voiceover")
+    until(lambda: state_of(run) == "Suspended")
+    assert {row["what"] for row in artifact_of(run, "review-files")} >= {"video", "page", "original_audio"}
+    assert answer(lesson.server, run, decision="reject", reason="The second line is wrong", reviewer="Anna")["status"] == "ACCEPT"
+    assert ended(run) == "Rejected"
+    worker.kill_group()
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(run.id).state
+    assert state and "rejected by Anna: The second line is wrong" in str(state.message)
+    result = {row["name"]: json.loads(row["value"]) for row in artifact_of(run, "result")}
+    assert result["review"]["state"] == "rejected" and result["lines"] > 0
+
+
+@pytest.fixture
+def course(lesson: Lesson) -> Iterator[tuple[Path, Worker]]:
+    """A manifest of two lessons of which one is none, and a worker for courses."""
+    with get_client(sync_client=True) as client:
+        there = DeploymentUpdate(entrypoint="tests.deployments.stand_in_flows.dub_course")
+        client.update_deployment(client.read_deployment_by_name("dub-course/dub-course").id, there)
+    (lesson.folder / "broken.mp4").write_bytes(b"no video")
+    manifest = lesson.folder / "physics.csv"
+    manifest.write_text("source,title\nlesson.mp4,Light\nbroken.mp4,Waves\n")
+    worker = Worker(lesson.server.api, "control", lesson.folder / "control", {"PYTHONPATH": str(ROOT)})
+    yield manifest, worker
+    worker.kill_group()
+
+
+def course_of(lesson: Lesson, manifest: Path) -> FlowRun:
+    wishes = {"manifest": str(manifest), "store": lesson.store.folder, "output": str(lesson.folder / "course"), "until": None}
+    return run_of("dub-course/dub-course", {**wishes, "profile": "cpu", "gpu_server": None})
+
+
+def lessons_of(run: FlowRun) -> list[FlowRun]:
+    with get_client(sync_client=True) as client:
+        return list(client.read_flow_runs(flow_run_filter=FlowRunFilter(tags={"all_": [f"course-{run.id}"]})))
+
+
+def test_a_course_is_a_run_a_lesson(lesson: Lesson, course: tuple[Path, Worker]) -> None:
+    manifest, _ = course
+    worker, run = lesson.worker(), course_of(lesson, manifest)
+    assert ended(run).startswith("Failed") and "2 lessons: 1 dubbed, 1 failed" in ended(run)
+    worker.kill_group()
+    lessons = lessons_of(run)
+    assert {one.name for one in lessons} == {"Light into en", "Waves into en"}
+    assert all(one.parent_task_run_id for one in lessons), "they show as sub-runs"
+    light, waves = sorted(artifact_of(run, "course"), key=lambda row: str(row["lesson"]))
+    assert (light["state"], light["took"] != "", light["result"].endswith(".mp4")) == ("dubbed", True, True)
+    assert (waves["state"], waves["why"]) == (
+        "failed",
+        "broken.mp4: not a media file that can be read (Invalid data found when processing input)",
+    )
+    assert (lesson.folder / "course" / "index.html").exists()
+
+
+def test_a_course_that_is_cancelled_cancels_its_lessons(lesson: Lesson, course: tuple[Path, Worker]) -> None:
+    manifest, _ = course
+    run = course_of(lesson, manifest)  # nobody takes its lessons
+    until(lambda: len(lessons_of(run)) > 0)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Cancelling())
+    assert ended(run).startswith("Cancelled")
+    until(lambda: all(state_of(one).startswith("Cancel") for one in lessons_of(run)))
