@@ -15,7 +15,7 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, tags
 from prefect.context import FlowRunContext
 from pydantic import Field
 
@@ -31,7 +31,7 @@ from tasks.approval import ReviewWanted
 from tasks.deliver import delivered
 from tasks.hand_over import note_packages
 from tasks.history import written_down
-from tasks.progress import Event, StageLog, watched_by
+from tasks.progress import TAG, Event, StageLog, watched_by
 from tasks.review import Review
 from tasks.stage import tell_waiting, working_with
 from tasks.turns import Turns, taking_turns
@@ -96,7 +96,8 @@ class _Lesson:
             self._compute()
             return self.log.outcomes()
 
-        compute_lesson(self.source.name, self.wishes.target_language)
+        with tags(TAG):
+            compute_lesson(self.source.name, self.wishes.target_language)
 
     def _compute(self) -> None:
         store = open_store(self.job.request["store"])

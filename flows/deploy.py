@@ -41,10 +41,10 @@ from blocks.profiles import ENGINES, Profile
 from blocks.store import Store
 from dubbing.errors import BadSetting, PassingFault
 from dubbing.machine import shown
+from tasks.progress import TAG
 
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
 SAVED = "default"  # name of the blocks that are made of what the environment says
-TAG = "coursedub"  # of each deployment, and so of its runs: the automations go by it
 HEARTBEAT = 30  # seconds between two signs of life of a run: the least that Prefect knows
 HEARTBEAT_LOST = timedelta(seconds=90)  # so two may be missed
 PENDING_AT_MOST = timedelta(minutes=15)  # a process is there in seconds; one that never was sends no heartbeat

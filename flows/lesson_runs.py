@@ -11,7 +11,7 @@ from contextvars import copy_context
 from typing import Any, NamedTuple
 
 import httpx
-from prefect import get_client, get_run_logger
+from prefect import get_client, get_run_logger, tags
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
@@ -21,7 +21,7 @@ from prefect.states import Cancelling
 from dubbing.course import LessonState
 from dubbing.errors import BadSetting, CoursedubError
 from flows.dub_video import dub_video
-from tasks.progress import StageLog, read_result, watched_by
+from tasks.progress import TAG, StageLog, read_result, watched_by
 from tasks.turns import Turns, taking_turns
 
 DEPLOYMENT = "dub-video/dub-video"
@@ -77,7 +77,7 @@ class Here(LessonRuns):
         def lesson() -> dict[str, Any]:
             # A name is no template, whatever signs are in it.
             named = dub_video.with_options(flow_run_name=name.replace("{", "(").replace("}", ")"))
-            with watched_by(log), taking_turns(self._turns):
+            with tags(TAG), watched_by(log), taking_turns(self._turns):
                 return named(**parameters)
 
         self._in_work[self._threads.submit(copy_context().run, lesson)] = number

@@ -28,6 +28,7 @@ TIME_SHARES = {
     "inspect": 0.11,
 }
 
+TAG = "coursedub"  # of our runs: automations that end those which nobody ends go by it
 WHOLE = "whole"  # in a stage's place: all that a course's lessons are
 
 ARTIFACT_EVERY = 2.0  # seconds between updates of a progress artifact
