@@ -15,11 +15,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 ROOT = Path(__file__).parent.parent
@@ -142,6 +144,15 @@ def prefect_server(database: str) -> Iterator[PrefectServer]:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             server.kill()
+
+
+def soon(automation: str) -> None:
+    """Have an automation that waits for something end its waiting after ten seconds, the least that Prefect knows."""
+    with get_client(sync_client=True) as client:
+        (found,) = client.read_automations_by_name(automation)
+        trigger = found.trigger.model_copy(update={"within": timedelta(seconds=10)})
+        core = AutomationCore(**{**found.model_dump(exclude={"id", "trigger", "owner_resource"}), "trigger": trigger})
+        client.update_automation(found.id, core)
 
 
 def run_of(deployment: str, parameters: Mapping[str, object]) -> FlowRun:

@@ -28,8 +28,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import ArtifactSort
-from prefect.events.schemas.automations import AutomationCore
-from prefect.states import Cancelling, Scheduled
+from prefect.states import Cancelling, Pending, Scheduled
 
 from blocks.store import Store, file_digest
 from flows.deploy import deploy
@@ -37,12 +36,11 @@ from tasks import approval
 from tasks.history import runs_of
 from tests.lessons import make_lesson
 from tests.postgres import Postgres, programs
-from tests.prefect_stack import ROOT, PrefectServer, Worker, ended, prefect_server, processes_of, run_of, state_of, until
+from tests.prefect_stack import ROOT, PrefectServer, Worker, ended, prefect_server, processes_of, run_of, soon, state_of, until
 from tests.stand_ins import uses
 
 LESSON_SECONDS = 12.0  # six lines
 KEEPER = "keep-gpu-server/keep-gpu-server"
-HEARTBEAT_LOST = timedelta(seconds=10)  # the least that Prefect knows
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +66,8 @@ def on_stand_ins(server: PrefectServer) -> None:
         for name, flow in (("dub-video/dub-video", "dub_video"), ("plan/plan", "plan")):
             there = DeploymentUpdate(entrypoint=f"tests.deployments.stand_in_flows.{flow}", work_pool_name="gpu", work_queue_name="default")
             client.update_deployment(client.read_deployment_by_name(name).id, there)
-        (lost,) = client.read_automations_by_name("coursedub: heartbeat lost")
-        soon = lost.trigger.model_copy(update={"within": HEARTBEAT_LOST})
-        client.update_automation(
-            lost.id, AutomationCore(**{**lost.model_dump(exclude={"id", "trigger", "owner_resource"}), "trigger": soon})
-        )
+    for automation in ("coursedub: heartbeat lost", "coursedub: never started"):
+        soon(automation)
 
 
 class Lesson(NamedTuple):
@@ -225,6 +220,17 @@ def test_a_run_whose_host_is_lost_has_crashed_when_its_heart_has_stopped(lesson:
     assert not processes_of(lesson.server.api, run.id)
     assert state_of(run) == "Running", "nobody was left to tell"
     assert ended(run).startswith("Crashed: No heartbeat")
+    until(slot_is_free)
+    lesson.goes_on()
+
+
+def test_a_run_that_was_taken_and_never_begun_has_crashed(lesson: Lesson) -> None:
+    """Its worker was lost between the two: it sends no heartbeat that could stop."""
+    run = lesson.start()
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Pending())
+    until(lambda: not slot_is_free())
+    assert ended(run).startswith("Crashed: Not begun")
     until(slot_is_free)
     lesson.goes_on()
 

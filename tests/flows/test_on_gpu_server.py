@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Crashed
 
 from blocks.gpu_server import GpuServer
 from blocks.keeper import Keeper
@@ -30,7 +30,7 @@ from tests.flows.stand_in_runs import CALM, LINES_EVERY, LONG_WORDED, Run
 from tests.lessons import make_lesson
 from tests.nova import ACTIVE, OFFLOADED, SERVER, Nova
 from tests.postgres import let_pass
-from tests.prefect_stack import Worker, until
+from tests.prefect_stack import Worker, ended, prefect_server, soon, until
 from tests.seaweed import Seaweed
 from tests.stand_ins import uses
 
@@ -93,12 +93,18 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def deployed(prefect_server: None) -> None:
-    for _ in deploy():
-        pass
-    with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(DEPLOYMENT)
-        client.update_deployment(deployment.id, DeploymentUpdate(entrypoint="tests.deployments.stand_in_flows.compute_stages"))
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A server with all its services, on which everything is deployed; a heart that stops is missed soon."""
+    database = tmp_path_factory.mktemp("server") / "prefect.db"
+    with prefect_server(f"sqlite+aiosqlite:///{database}") as server, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PREFECT_API_URL", server.api)
+        for _ in deploy():
+            pass
+        soon("coursedub: heartbeat lost")
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name(DEPLOYMENT)
+            client.update_deployment(deployment.id, DeploymentUpdate(entrypoint="tests.deployments.stand_in_flows.compute_stages"))
+        yield
 
 
 @pytest.fixture
@@ -180,8 +186,10 @@ def test_a_server_that_is_lost_in_the_middle_comes_back_and_goes_on(place: Place
     until(lambda: place.worker is None)
     before = place.uses_there()
     (vanished,) = runs_there(StateType.RUNNING)
-    with get_client(sync_client=True) as client:  # as the automation does for a run whose heart stopped
-        client.set_flow_run_state(vanished.id, Crashed(message="no heartbeat"), force=True)
+    assert ended(vanished).startswith("Crashed: No heartbeat"), "the automation saw to it"
+    with get_client(sync_client=True) as client:
+        of_it = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[vanished.id]))
+        until(lambda: all(run.state_name == "Crashed" for run in client.read_flow_runs(flow_run_filter=of_it)))
     let_pass(database, 61)
     result_of(run, place)
     assert place.nova.actions == ["unshelve", "unshelve"]
