@@ -29,8 +29,9 @@ from dubbing.errors import BadInput, BadSetting, CoursedubError, EngineRefused, 
 from dubbing.keys import digest
 from dubbing.languages import base_language, name_of
 from dubbing.lesson import Artifact
-from dubbing.services import KINESCOPE_API, KINESCOPE_UPLOADER, plain_address
+from dubbing.services import plain_address
 
+API, UPLOADER = "https://api.kinescope.io", "https://uploader.kinescope.io"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between two tries
 LOOKS = 3  # for a video whose upload wasn't answered: a search may lag behind
 CONNECT_TIMEOUT, TIMEOUT = 10.0, 60.0  # seconds
@@ -110,8 +111,8 @@ class Kinescope(Block):
         default_factory=lambda: SecretStr(os.environ.get("KINESCOPE_TOKEN", "")), description="Of the API. KINESCOPE_TOKEN when empty."
     )
     project: str = Field(description="Id of the project or folder that lessons are put into.")
-    api: str = Field(default=KINESCOPE_API, description="Address of the API.")
-    uploader: str = Field(default=KINESCOPE_UPLOADER, description="Address of the uploader.")
+    api: str = Field(default=API, description="Address of the API.")
+    uploader: str = Field(default=UPLOADER, description="Address of the uploader.")
     single_megabytes: float = Field(default=50.0, ge=0, description="Up to this size a file is sent in one request.")
     part_megabytes: float = Field(default=16.0, gt=0, description="A larger one goes up in requests of this size.")
     patience: float = Field(default=300.0, ge=0, description="Seconds that faults may last which pass, without anything getting through.")

@@ -10,8 +10,6 @@ import os
 from urllib.parse import urlsplit
 
 CHATTERBOX = "http://127.0.0.1:8001"
-KINESCOPE_API = "https://api.kinescope.io"
-KINESCOPE_UPLOADER = "https://uploader.kinescope.io"
 OLLAMA_PORT = 11434
 OLLAMA_MODEL = "qwen2.5:14b"
 
