@@ -417,7 +417,8 @@ class _Job:
                 self._progress(1.0)
                 return facts
             if status in _FAILED:
-                video, _ = self.note.video, self._keep(_Note())  # the next run may try again
+                video = self.note.video
+                self._keep(_Note())  # the next run may try again
                 raise EngineRefused(f"kinescope: {self._title}: video {video} could not be processed ({status})")
             if time.monotonic() > until:
                 minutes = self._there.processed_within_minutes

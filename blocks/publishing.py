@@ -24,6 +24,7 @@ class Place(ABC):
     """Files for whoever plays them. Each is whole or not there."""
 
     where: str
+    presigned_seconds = PRESIGNED
 
     @abstractmethod
     def put(self, path: Path, name: str, sha256: str) -> str:
@@ -117,4 +118,4 @@ def presigned(address: str, seconds: int | None = None, block: str | None = None
     if parts is None:
         raise BadSetting(f"{address}: no address of an object (s3://bucket/key)")
     place = open_place(block or f"s3://{parts.bucket}")
-    return place.presigned(address, seconds or getattr(place, "presigned_seconds", PRESIGNED))
+    return place.presigned(address, seconds or place.presigned_seconds)

@@ -38,6 +38,7 @@ from tasks.history import runs_of
 from tests.lessons import make_lesson
 from tests.postgres import Postgres, programs
 from tests.prefect_stack import ROOT, PrefectServer, Worker, ended, prefect_server, processes_of, run_of, state_of, until
+from tests.receiver import SECRET, Receiver
 from tests.stand_ins import uses
 
 LESSON_SECONDS = 12.0  # six lines
@@ -94,14 +95,15 @@ class Lesson(NamedTuple):
             seconds: that each use of an engine takes.
         """
         stand_ins = {"STAND_INS_LOG": str(self.folder / "uses"), "STAND_INS_SECONDS": str(seconds), "PYTHONPATH": str(ROOT)}
-        return Worker(self.server.api, "gpu", self.folder / "worker", stand_ins)
+        secrets = {"COURSEDUB_WEBHOOK_SECRET": SECRET}
+        return Worker(self.server.api, "gpu", self.folder / "worker", {**stand_ins, **secrets})
 
     def spoken(self) -> int:
         return sum(use.startswith("synthesize ") for use in uses(self.folder / "uses"))
 
-    def begin(self, seconds: float = 0.5) -> tuple[Worker, FlowRun]:
+    def begin(self, seconds: float = 0.5, **parameters: str) -> tuple[Worker, FlowRun]:
         """A run of which two lines are spoken and none is finished after."""
-        worker, run = self.worker(seconds), self.start()
+        worker, run = self.worker(seconds), self.start(**parameters)
         until(lambda: self.spoken() >= 2)
         assert state_of(run) == "Running"
         return worker, run
@@ -189,12 +191,16 @@ def test_a_schedule_makes_runs(server: PrefectServer) -> None:
         assert all(run.expected_start_time and run.expected_start_time.hour == 4 for run in planned())
 
 
-def test_a_flow_that_is_killed_has_crashed(lesson: Lesson) -> None:
-    worker, run = lesson.begin()
-    os.kill(flow_process(lesson.server, run), signal.SIGKILL)
-    assert ended(run).startswith("Crashed")
-    until(slot_is_free)
-    worker.kill_group()
+def test_a_flow_that_is_killed_has_crashed_and_the_platform_is_told(lesson: Lesson) -> None:
+    with Receiver() as platform:
+        worker, run = lesson.begin(webhook=platform.url, job="job 7")
+        os.kill(flow_process(lesson.server, run), signal.SIGKILL)
+        assert ended(run).startswith("Crashed")
+        until(slot_is_free)
+        until(lambda: platform.taken)
+        worker.kill_group()
+        (told,) = platform.taken
+    assert (told.event, told.body["job_id"], told.body["state"]) == ("video_failed", "job 7", "Crashed") and told.body["error"]
     lesson.goes_on()
 
 
