@@ -31,7 +31,7 @@ from tests.kinescope import PROJECT, TOKEN, PlayedKinescope
 from tests.lessons import make_lesson
 from tests.receiver import SECRET, Receiver
 
-SECONDS = 8.0
+SECONDS = 4.0
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +131,6 @@ def test_a_changed_lesson_takes_its_own_place(lesson: Lesson, tmp_path: Path) ->
     video = Path(before["video"]).read_bytes()
     after = lesson.dub("--publish-to", tmp_path, "--seed", "1", "--voice", "viktor").result["addresses"]
     assert after == before and Path(after["video"]).read_bytes() != video
-    lesson.dub("--publish-to", tmp_path)
-    assert Path(before["video"]).read_bytes() == video
 
 
 def test_a_track_that_was_cleaned_away_is_made_again_to_be_published(lesson: Lesson, tmp_path: Path) -> None:
@@ -160,6 +158,25 @@ def test_a_lesson_is_uploaded_to_kinescope_once(lesson: Lesson, kinescope: Playe
     assert platform.taken[-1].body["video_url"] is None, "it was published nowhere else"
     again = lesson.dub(*options).result
     assert not again["kinescope"]["uploaded"] and kinescope.only is video
+
+
+def test_what_is_not_approved_is_published_nowhere_and_the_reviewer_is_told(
+    lesson: Lesson, kinescope: PlayedKinescope, platform: Receiver, tmp_path: Path
+) -> None:
+    kinescope.start_afresh()
+    options = ("--review", "voiceover", "--publish-to", tmp_path, "--kinescope", "played", "--webhook", platform.url)
+    waiting = lesson.dub(*options, store="reviewed").result
+    assert waiting["review"]["state"] == "in review" and waiting["addresses"] == {} and "kinescope" not in waiting
+    assert not files_in(tmp_path) and not kinescope.videos
+    (asked,) = platform.taken
+    assert asked.event == "review_requested" and (asked.body["stage"], asked.body["reminder"]) == ("voiceover", 0)
+    assert Path(asked.body["video_url"]).is_file() and asked.body["expires"] > asked.body["timestamp"]
+
+    store = ("--store", lesson.folder / "reviewed", "--json")
+    assert Run(["review", lesson.path, "--approve", *store], lesson.folder / "notes", CALM, {}).wait().code == 0
+    published = lesson.dub(*options, store="reviewed").result
+    assert Path(published["addresses"]["video"]).is_file() and published["kinescope"]["video"] == kinescope.only.id
+    assert platform.events() == ["review_requested", "voiceover_uploaded", "video_completed"]
 
 
 # --- what is wrong is said before any work
