@@ -97,7 +97,7 @@ def open_place(reference: str, store: Store | None = None) -> Place:
     except ValueError as error:
         raise BadSetting(f"publish to {reference}: Prefect has no such block") from error
     if "://" in reference:
-        raise BadSetting(f"publish to {reference}: a folder, s3://bucket/prefix, or {_SLUG}/NAME")
+        raise BadSetting(f"publish_to: a folder, s3://bucket/prefix, or {_SLUG}/NAME is expected")
     return Folder(reference)
 
 

@@ -3,7 +3,8 @@
 The story, stage by stage: take the recording into the store; take its sound; take the voice apart from the background while the words are
 recognised; translate them line by line, while it is found out who speaks and what each voice can be cloned from; speak each line; place all
 lines on the timeline (a line that is too long for its place is said shorter, twice at most); lay what a reviewer changed over all that; mix
-the lines over the background; write the subtitles; put picture, tracks and subtitles together; measure the result.
+the lines over the background; write the subtitles; put picture, tracks and subtitles together; measure the result. What
+is approved is published, where that is asked for, and whoever waits for it is told.
 
 Every stage is computed once for the same inputs: running the flow again does only what changed, after a crash only what was not finished.
 The same story, told without working, is the plan (`flows/plan_lesson.py`).

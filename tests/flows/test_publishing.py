@@ -185,7 +185,7 @@ def test_what_is_not_approved_is_published_nowhere_and_the_reviewer_is_told(
 @pytest.mark.parametrize(
     "options, words",
     [
-        (("--publish-to", "ftp://bucket"), "publish to ftp://bucket: a folder, s3://bucket/prefix"),
+        (("--publish-to", "ftp://user:password@bucket"), "publish_to: a folder, s3://bucket/prefix, or"),
         (("--publish-to", "coursedub-publishing/none"), "publish to coursedub-publishing/none: Prefect has no such block"),
         (("--kinescope", "none"), "kinescope none: it is no id of a project, and Prefect has no such block"),
         (("--kinescope", PROJECT), "kinescope: no token"),
