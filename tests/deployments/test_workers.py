@@ -30,10 +30,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.events.schemas.automations import AutomationCore
 from prefect.states import Cancelling, Scheduled
+from pydantic import SecretStr
 
 from blocks.store import Store, file_digest
+from blocks.webhook import Webhook
+from dubbing.webhooks import message
 from flows.deploy import deploy
-from tasks import approval
+from tasks import announce, approval
 from tasks.history import runs_of
 from tests.lessons import make_lesson
 from tests.postgres import Postgres, programs
@@ -202,6 +205,19 @@ def test_a_flow_that_is_killed_has_crashed_and_the_platform_is_told(lesson: Less
         (told,) = platform.taken
     assert (told.event, told.body["job_id"], told.body["state"]) == ("video_failed", "job 7", "Crashed") and told.body["error"]
     lesson.goes_on()
+
+
+def test_a_webhook_that_a_run_could_not_deliver_is_delivered_by_a_worker(server: PrefectServer, tmp_path: Path) -> None:
+    with Receiver() as platform, pytest.MonkeyPatch.context() as patch:
+        Webhook(url=platform.url, secret=SecretStr(SECRET)).save("platform", overwrite=True)
+        patch.setattr(announce, "RETRIES", (0,))
+        told = message("video_completed", job="job 7", run="run", lesson="a.mp4", target_language="en")
+        assert announce.left_to_a_run("coursedub-webhook/platform", told, attempt=1)
+        worker = Worker(server.api, "control", tmp_path / "worker", {"PYTHONPATH": str(ROOT)})
+        until(lambda: platform.taken)
+        worker.kill_group()
+        (taken,) = platform.taken
+    assert (taken.delivery, taken.body) == (told.delivery, json.loads(told.body))
 
 
 def test_a_run_outlives_its_worker(lesson: Lesson) -> None:
