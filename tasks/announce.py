@@ -68,8 +68,7 @@ class Announcer:
         Args:
             which: of several of this event in the run.
         """
-        if event == "review_requested":
-            _emit(self.teller, event, facts)
+        _emit(self.teller, event, facts)
         if not self.teller.wants(event):
             self.outcomes[event] = "not wanted"
             return
@@ -129,7 +128,7 @@ def announcing(teller: Teller) -> Iterator[Announcer]:
 def announce(event: Event, which: str = "", **facts: Any) -> None:
     """Tell, where there is somebody to tell; returns at once.
 
-    That a review is asked for is also Prefect's event `coursedub.lesson.review_requested`: of what else there is it has events of its own.
+    That a review is asked for is also an event of Prefect's, `coursedub.lesson.review_requested`.
 
     Args:
         which: of several of this event in the run: the stage that waits for a review, and which reminder it is.
@@ -141,7 +140,8 @@ def announce(event: Event, which: str = "", **facts: Any) -> None:
 
 
 def announce_now(teller: Teller, event: Event, which: str = "", **facts: Any) -> Outcome:
-    """The same from a hook of a run that has ended, in whatever process that is."""
+    """The same of a run that has no process, or has ended: from its hooks, or from another run."""
+    _emit(teller, event, facts)
     if not teller.wants(event):
         return "not wanted"
     assert teller.webhook is not None
@@ -184,7 +184,9 @@ def left_to_a_run(reference: str, one: Message, attempt: int) -> bool:
 
 
 def _emit(teller: Teller, event: Event, facts: Mapping[str, Any]) -> None:
-    """For automations: `coursedub.reminder` counts how often the same was asked before."""
+    """For automations: that a review is asked for, and how often it was before. Of what else there is Prefect has events of its own."""
+    if event != "review_requested":
+        return
     resource = {
         "prefect.resource.id": f"coursedub.run.{teller.run}",
         "prefect.resource.name": teller.lesson,

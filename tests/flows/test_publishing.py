@@ -316,6 +316,18 @@ def test_a_try_that_is_left_twice_is_one_run(platform: Receiver, deployment: str
     assert len(handed_over()) == 1
 
 
+def test_that_a_review_is_asked_for_is_an_event_of_prefects_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By which automations tell of one that is not answered; nobody need have a webhook for that."""
+    emitted: list[tuple[str, str]] = []
+    monkeypatch.setattr(announce, "emit_event", lambda event, resource, payload: emitted.append((event, resource["coursedub.reminder"])))
+    teller = Teller(None, "", "job", "run", "a.mp4", "en")
+    with announcing(teller):
+        announce.announce("review_requested", "translation 1", stage="translation", reminder=0)
+        announce.announce("video_completed")
+    assert announce_now(teller, "review_requested", "translation 1 2", stage="translation", reminder=2) == "not wanted"
+    assert emitted == [("coursedub.lesson.review_requested", "0"), ("coursedub.lesson.review_requested", "2")]
+
+
 def test_without_a_deployment_the_run_tries_again_while_it_lasts(platform: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announce, "FIRST_PAUSE", 0.01)
     platform.answers = [500, 503, 429]
