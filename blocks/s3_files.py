@@ -18,10 +18,11 @@ import posixpath
 import random
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import wait
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import aiohttp
@@ -59,8 +60,10 @@ SINGLE = 16_000_000  # bytes: a file below this is sent in one request
 PART = 8 << 20  # bytes: S3 takes no parts below 5 MiB but the last
 MOST_PARTS = 10_000  # S3 takes no more
 PARTS_AT_ONCE = 4
+LARGEST_COPY = 5_000_000_000  # bytes that S3 copies in one request
 LISTED = 1000  # names in one answer: S3 gives no more
 BLOCK = 1 << 20  # bytes written to disk at a time while downloading
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 _PASSING_CODES = {
     "BadDigest",  # the body was damaged on the way
@@ -128,22 +131,84 @@ class S3Files(RemoteFiles):
         self._run(self._put(self._key(name), io.BytesIO(content)))
 
     def size(self, name: str) -> int | None:
+        told = self.told(name)
+        return int(told["ContentLength"]) if told else None
+
+    def upload(self, path: Path, name: str) -> None:
+        self.publish(path, name)
+
+    def publish(self, path: Path, name: str, **told: Any) -> None:
+        """`upload`, with what S3 is told of the object beside its content: `ContentType`, `Metadata`."""
+        key = self._key(name)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            whole = _Stretch(file.fileno(), 0, size)
+            self._run(self._put(key, whole, told) if size < SINGLE else self._put_parts(key, whole, told))
+
+    def told(self, name: str) -> dict[str, Any] | None:
+        """What S3 knows of an object (`ContentType`, `ContentLength`, `Metadata`, `ETag`); None when there is none of that name.
+
+        Raises:
+            StoreFailed
+        """
         key = self._key(name)
 
-        async def attempt(client: Any) -> int:
-            return int((await client.head_object(Bucket=self.bucket, Key=key))["ContentLength"])
+        async def attempt(client: Any) -> dict[str, Any]:
+            reply: dict[str, Any] = await client.head_object(Bucket=self.bucket, Key=key)
+            return reply
 
         try:
             return self._run(self._insist(attempt, missing=name))
         except FileNotFoundError:
             return None
 
-    def upload(self, path: Path, name: str) -> None:
+    def copied(self, origin: S3Files, there: str, name: str, size: int, **told: Any) -> bool:
+        """Have the server copy an object of another prefix or bucket, without a byte passing here.
+
+        Returns:
+            Whether it did: False where it isn't the same server and account, or the object is too large for one request, is not of this
+            size, or the server doesn't want to.
+
+        Raises:
+            StoreFailed: the server can't be reached.
+        """
+        if size > LARGEST_COPY or self._account() != origin._account():
+            return False
+        key, source = self._key(name), {"Bucket": origin.bucket, "Key": origin._key(there)}
+
+        async def attempt() -> None:
+            client = await self._client()
+            async with asyncio.timeout(self._limit(size)):
+                if (await client.head_object(**source))["ContentLength"] != size:
+                    raise _Cut
+                await client.copy_object(Bucket=self.bucket, Key=key, CopySource=source, MetadataDirective="REPLACE", **told)
+
+        try:
+            self._run(attempt())
+        except (ClientError, _Cut):
+            return False
+        except Exception as error:
+            _passing(self.where, error)
+            return False
+        return self.size(name) == size
+
+    def _account(self) -> Any:
+        return self._credentials.model_dump() if self._credentials else None
+
+    def presigned(self, name: str, seconds: int) -> str:
+        """An address at which anybody may read the object for so long. Nobody is asked whether it is there."""
         key = self._key(name)
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            whole = _Stretch(file.fileno(), 0, size)
-            self._run(self._put(key, whole) if size < SINGLE else self._put_parts(key, whole))
+
+        async def signed() -> str:
+            client = await self._client()
+            address: str = await client.generate_presigned_url("get_object", {"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds)
+            return address
+
+        try:
+            return self._run(signed())
+        except Exception as error:
+            _passing(self.where, error)
+            raise
 
     def download(self, name: str, path: Path, progress: Callable[[int], None] | None = None) -> None:
         key = self._key(name)
@@ -199,24 +264,24 @@ class S3Files(RemoteFiles):
 
     # --- requests
 
-    async def _put(self, key: str, body: _Stretch | io.BytesIO) -> None:
+    async def _put(self, key: str, body: _Stretch | io.BytesIO, told: Mapping[str, Any] = NOTHING) -> None:
         size = body.seek(0, io.SEEK_END)
         checksum = await asyncio.to_thread(_checksum, body)
 
         async def attempt(client: Any) -> None:
             body.seek(0)
             # A small body is on its way before the server could be asked whether it wants it.
-            await client.put_object(Bucket=self.bucket, Key=key, Body=body if size > BLOCK else body.read(), ContentMD5=checksum)
+            await client.put_object(Bucket=self.bucket, Key=key, Body=body if size > BLOCK else body.read(), ContentMD5=checksum, **told)
 
         await self._insist(attempt, size=size)
 
-    async def _put_parts(self, key: str, whole: _Stretch) -> None:
+    async def _put_parts(self, key: str, whole: _Stretch, told: Mapping[str, Any] = NOTHING) -> None:
         size = len(whole)
         part = max(PART, -(-size // MOST_PARTS))
         target = {"Bucket": self.bucket, "Key": key}
 
         async def begin(client: Any) -> str:
-            return str((await client.create_multipart_upload(**target))["UploadId"])
+            return str((await client.create_multipart_upload(**target, **told))["UploadId"])
 
         upload = {**target, "UploadId": await self._insist(begin)}
         offsets = iter(range(0, size, part))
@@ -385,6 +450,8 @@ class S3Files(RemoteFiles):
                 account["token"] = block.aws_session_token
             if profile:
                 account["profile"] = profile
+        if not account.get("anon"):
+            config.setdefault("signature_version", "s3v4")  # else presigned addresses are of the kind before, which many servers refuse
         if client.get("endpoint_url") or _configured_endpoint(profile):
             # Not every server has a host name for every bucket.
             config["s3"] = {"addressing_style": "path", **config.get("s3", {})}

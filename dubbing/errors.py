@@ -179,6 +179,12 @@ class WeightsRefused(EngineRefused):
     exit_code = 41
 
 
+class QuotaReached(EngineRefused):
+    """A service wants to be paid, or its plan is used up: a person has to see to that."""
+
+    exit_code = 43
+
+
 class BlobDamaged(CoursedubError):
     """Stored blobs are missing or not what their digests say. The flow computes them again; a person sees this only if that fails too."""
 

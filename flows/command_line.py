@@ -32,7 +32,8 @@ exit codes:
   30 a fault that may pass   31 download failed   32 weights can't be fetched   33 store can't be used   34 a service is down
   35 the GPU server's cloud can't be asked   36 the database of leases can't be reached
   37 the GPU server is closed   38 it isn't ready in time   39 it needs a person
-  40 engine refused   41 weights are not the pinned ones   42 lessons of a course failed   50 store damaged   130 interrupted
+  40 engine refused   41 weights are not the pinned ones   42 lessons of a course failed   43 a service's plan is used up
+  50 store damaged   130 interrupted
   1 anything else, a bug
 """
 
@@ -67,6 +68,18 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_lesson_options(dub)
+    publishing = dub.add_argument_group("publishing, when all is done")
+    publishing.add_argument(
+        "--publish-to", metavar="PLACE", help="copy it to s3://bucket/prefix, a saved block, or a folder, under uploads/"
+    )
+    publishing.add_argument(
+        "--kinescope", metavar="PROJECT", help="upload it to Kinescope: a saved block, or a project's id and KINESCOPE_TOKEN"
+    )
+    publishing.add_argument("--title", help="what it is called there (default: the recording's name)")
+    publishing.add_argument(
+        "--webhook", metavar="URL", help="tell this address: a saved block, or an address, signed with COURSEDUB_WEBHOOK_SECRET"
+    )
+    publishing.add_argument("--job", help="what the webhook calls the lesson (default: the run's id)")
     dub.add_argument("--quiet", action="store_true", help="no progress, even on a terminal")
     dub.set_defaults(run=_dub)
 
@@ -206,6 +219,17 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     doctor.set_defaults(run=_doctor)
 
+    presign = verbs.add_parser(
+        "presign",
+        help="make an address at which anybody may read a published file for a while",
+        description="Make an https address of a published file, at which whoever has it may read the file for a while.",
+    )
+    presign.add_argument("address", help="s3://bucket/key, as a run printed it")
+    presign.add_argument("--seconds", type=positive, help="how long it holds (default: as the block says, else an hour)")
+    presign.add_argument("--block", metavar="NAME", help="coursedub-publishing/NAME, with the account (default: of the environment)")
+    presign.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    presign.set_defaults(run=_presign)
+
     deploy = verbs.add_parser(
         "deploy",
         help="set Prefect's server up: pools, blocks, automations, deployments",
@@ -324,6 +348,8 @@ _SHARED_OPTIONS = (
     *("gpu_server", "review", "output", "store", "max_megabytes", "max_hours"),
 )
 
+_PUBLISHING_OPTIONS = ("publish_to", "kinescope", "title", "webhook", "job")
+
 
 _LESSON_OPTIONS = ("source", *_SHARED_OPTIONS)
 _COURSE_OPTIONS = ("manifest", "course", "at_once", "until", "timezone", *_SHARED_OPTIONS)
@@ -392,6 +418,7 @@ def _run_flow(run: Callable[[], Any], options: argparse.Namespace, whole: str) -
 
 def _dub(options: argparse.Namespace) -> int:
     wishes = _lesson_options(options)
+    wishes |= {name: value for name in _PUBLISHING_OPTIONS if (value := getattr(options, name)) is not None}
     from flows.own_server import server
 
     with server() as prefect_server:
@@ -412,6 +439,19 @@ def _dub(options: argparse.Namespace) -> int:
                 print(f"Edit {edit['edit']}: {edit['became']}. {edit['reason'] or 'It said: ' + edit['was']}")
         print(f"Watch:  {os.path.join(result['output_dir'], result['files']['video'])}")
         print(f"Review: {page}")
+        for what in ("video", "voice"):
+            if address := result["addresses"].get(what):
+                print(f"Published: {address}")
+        if result.get("kinescope"):
+            print(f"Kinescope: {result['kinescope']['address'] or result['kinescope']['video']}")
+    return 0
+
+
+def _presign(options: argparse.Namespace) -> int:
+    from blocks.publishing import presigned
+
+    address = presigned(options.address, options.seconds, options.block)
+    print(json.dumps({"address": options.address, "presigned": address}) if options.json else address)
     return 0
 
 

@@ -25,7 +25,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentU
 from prefect.client.schemas.objects import StateType, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import ChangeFlowRunState, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import load_flow_from_entrypoint
@@ -37,10 +37,13 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from blocks.gpu_server import GpuServer
+from blocks.kinescope import Kinescope
 from blocks.profiles import ENGINES, Profile
 from blocks.store import Store
+from blocks.webhook import Webhook
 from dubbing.errors import BadSetting, PassingFault
 from dubbing.machine import shown
+from tasks.alerts import LIMIT_REACHED, NOT_WOKEN, PERSON_NEEDED
 from tasks.progress import TAG
 
 DEPLOYMENTS = Path(__file__).with_name("prefect.yaml")
@@ -48,9 +51,11 @@ SAVED = "default"  # name of the blocks that are made of what the environment sa
 HEARTBEAT = 30  # seconds between two signs of life of a run: the least that Prefect knows
 HEARTBEAT_LOST = timedelta(seconds=90)  # so two may be missed
 PENDING_AT_MOST = timedelta(minutes=15)  # a process is there in seconds; one that never was sends no heartbeat
+FAILURES, FAILURES_WITHIN = 3, timedelta(hours=1)  # runs that failed in a time: one alone is seen by whoever started it
 GPU_RUNS = 1  # at once: a model takes most of a GPU's memory
 LESSONS = 3  # at once on the control machine
 COURSES = 3
+WEBHOOKS = 3  # tries at once: each is over in seconds
 PASSES = 2  # of the keeper at once: one of the schedule, and a person's order, which may take as long as the server does to come up
 _NEED_GPU_SERVER = ("keep-gpu-server",)  # would fail each minute where none is set
 _ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
@@ -85,6 +90,7 @@ POOLS = (
         "The machine that is always up: it plans, wakes the GPU server, delivers, cleans up.",
         queues=(
             Queue("keeper", "Passes of keep-gpu-server, before all else.", PASSES, 1),
+            Queue("webhooks", "Webhooks that the platform did not take.", WEBHOOKS, 5),
             Queue("lessons", "Lessons in work.", LESSONS, 10),
             Queue("courses", "Courses, each of which waits for its lessons.", COURSES, 20),
         ),
@@ -116,7 +122,7 @@ def deploy(gpu_runs: int | None = None) -> Iterator[Did]:
             yield from _saved_blocks(client, saved)
             for pool in POOLS:
                 yield from _pool(client, pool, saved, gpu_runs if pool.name == "gpu" else None)
-            for automation in automations():
+            for automation in (*automations(), *notifications(client)):
                 yield _automation(client, automation)
             for config in deployments():
                 yield _deployment(client, config, saved)
@@ -133,12 +139,13 @@ def deploy(gpu_runs: int | None = None) -> Iterator[Did]:
 
 def block_types() -> list[type[Block]]:
     """Every block that an operator may save."""
-    kinds: list[type[Block]] = [Store, Profile, GpuServer, *dict.fromkeys(ENGINES)]
+    kinds: list[type[Block]] = [Store, Profile, GpuServer, Kinescope, Webhook, *dict.fromkeys(ENGINES)]
     try:
+        from blocks.s3_publishing import Publishing
         from blocks.s3_store import S3Store
     except ImportError:  # the extra s3 is not installed
         return kinds
-    return [S3Store, *kinds]
+    return [S3Store, Publishing, *kinds]
 
 
 def _block_types(client: SyncPrefectClient) -> Iterator[Did]:
@@ -363,6 +370,68 @@ def automations() -> list[AutomationCore]:
             actions=[ChangeFlowRunState(state=StateType.CANCELLED, name="Skipped", message="Late: the next pass does the same")],
         ),
     ]
+
+
+def notifications(client: SyncPrefectClient) -> list[AutomationCore]:
+    """Who is told of what needs a person: by each of the notification blocks that COURSEDUB_NOTIFY names, with commas between.
+
+    Raises:
+        BadSetting: there is no such block.
+    """
+    named = [name.strip() for name in os.environ.get("COURSEDUB_NOTIFY", "").split(",") if name.strip()]
+    ours = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"}
+    gpu_server = {"prefect.resource.id": "coursedub.gpu-server.*"}
+    tell = "{{ event.payload.tell }}"
+    made = []
+    for name in named:
+        made += [
+            _told_by(
+                client,
+                name,
+                "runs fail",
+                "{{ flow.name }} {{ flow_run.name }}: {{ flow_run.state.name }}: {{ flow_run.state.message }} {{ flow_run|ui_url or '' }}",
+                EventTrigger(
+                    match={"prefect.resource.id": "prefect.flow-run.*"},
+                    match_related=ours,
+                    expect={f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")},
+                    posture=Posture.Reactive,
+                    threshold=FAILURES,
+                    within=FAILURES_WITHIN,
+                ),
+            ),
+            _told_by(client, name, "the GPU server needs a person", tell, _on(PERSON_NEEDED, gpu_server)),
+            _told_by(client, name, "the GPU server can't be woken", tell, _on(NOT_WOKEN, gpu_server)),
+            _told_by(client, name, "the GPU server's limit is reached", tell, _on(LIMIT_REACHED, gpu_server)),
+            _told_by(
+                client,
+                name,
+                "a review is not answered",
+                "{{ event.payload.lesson }} waits for a review ({{ event.payload.stage }}), asked for the "
+                "{{ event.payload.reminder + 1 }}. time",
+                _on("coursedub.lesson.review_requested", {"prefect.resource.id": "coursedub.run.*", "coursedub.reminder": "!0"}),
+            ),
+        ]
+    return made
+
+
+def _told_by(client: SyncPrefectClient, name: str, what: str, body: str, trigger: EventTrigger) -> AutomationCore:
+    slug, _, block = name.partition("/")
+    try:
+        document = client.read_block_document_by_name(block, slug)
+    except ObjectNotFound:
+        raise BadSetting(f"COURSEDUB_NOTIFY: {name}: Prefect has no such block (slack-webhook/ours, say)") from None
+    return AutomationCore(
+        name=f"coursedub: {what}, by {name}",
+        description=f"Tells by the block {name} that {what}.",
+        tags=[TAG],
+        trigger=trigger,
+        actions=[SendNotification(block_document_id=document.id, subject=f"coursedub: {what}", body=body)],
+    )
+
+
+def _on(event: str, resource: dict[str, str]) -> EventTrigger:
+    """Each time."""
+    return EventTrigger(match=resource, for_each={"prefect.resource.id"}, expect={event}, posture=Posture.Reactive, threshold=1)
 
 
 def _crashed_unless(name: str, description: str, *, after: set[str], expect: set[str], within: timedelta, message: str) -> AutomationCore:

@@ -3,7 +3,8 @@
 The story, stage by stage: take the recording into the store; take its sound; take the voice apart from the background while the words are
 recognised; translate them line by line, while it is found out who speaks and what each voice can be cloned from; speak each line; place all
 lines on the timeline (a line that is too long for its place is said shorter, twice at most); lay what a reviewer changed over all that; mix
-the lines over the background; write the subtitles; put picture, tracks and subtitles together; measure the result.
+the lines over the background; write the subtitles; put picture, tracks and subtitles together; measure the result. What
+is approved is published, where that is asked for, and whoever waits for it is told.
 
 Every stage is computed once for the same inputs: running the flow again does only what changed, after a crash only what was not finished.
 The same story, told without working, is the plan (`flows/plan_lesson.py`).
@@ -26,10 +27,13 @@ from prefect.states import Completed
 from blocks import given as given_files
 from blocks.engine import with_packages_of_another
 from blocks.gpu_server import GpuServer, open_gpu_server
+from blocks.kinescope import Kinescope, open_kinescope
 from blocks.profiles import Engines, Profile, name_of_profile, profile_named
+from blocks.publishing import Place, open_place
 from blocks.speech import SpeechEngine
 from blocks.store import Store, default_store, file_digest, open_store
 from blocks.translation import Translator
+from blocks.webhook import open_webhook
 from dubbing import media, mixing, placement, sources
 from dubbing.documents import spoken_by
 from dubbing.edits import Revision
@@ -51,10 +55,12 @@ from dubbing.lesson import (
     plain,
 )
 from dubbing.terms import LARGEST_FILE, from_table, with_given
+from dubbing.webhooks import in_one_line
 from flows import parameters
 from flows.imagine import imagine
 from flows.review import DAYS, Rejected, Waiting, settle
 from tasks import approval
+from tasks.announce import Teller, announce, announce_now, announcing
 from tasks.approval import ReviewWanted
 from tasks.deliver import Delivered, Made, deliver, delivered
 from tasks.extract_audio import extract_audio
@@ -66,6 +72,7 @@ from tasks.inspect import inspect
 from tasks.mix import mix
 from tasks.planning import is_known, passes_unknown
 from tasks.progress import StageLog, advance_download, publish_result, watched_by
+from tasks.publish import completed, publish, publish_to_kinescope, published
 from tasks.render import render
 from tasks.retranslate import retranslate
 from tasks.review import Review, as_rows
@@ -108,7 +115,21 @@ def let_go(flow: Any, flow_run: Any, state: Any) -> None:
         server.leases().give_back_of(str(flow_run.id))
 
 
-@flow(name="dub-video", on_completion=[let_go], on_failure=[let_go], on_cancellation=[let_go], on_crashed=[let_go])
+def tell_failed(flow: Any, flow_run: Any, state: Any) -> None:
+    """Whoever waits for the lesson learns that it will not come, also from a run that was killed."""
+    given = flow_run.parameters
+    if given.get("webhook"):
+        teller = teller_of(given["webhook"], given.get("job"), str(flow_run.id), given["source"], given.get("target_language", "en"))
+        announce_now(teller, "video_failed", str(state.id), error=in_one_line(state.message or state.name), state=state.name)
+
+
+@flow(
+    name="dub-video",
+    on_completion=[let_go],
+    on_failure=[let_go, tell_failed],
+    on_cancellation=[let_go, tell_failed],
+    on_crashed=[let_go, tell_failed],
+)
 def dub_video(
     source: parameters.Lesson,
     target_language: parameters.TargetLanguage = "en",
@@ -128,6 +149,11 @@ def dub_video(
     ducking: parameters.Ducking = mixing.DUCKING,
     seed: parameters.Seed = 0,
     store: parameters.Store = None,
+    publish_to: parameters.PublishTo = None,
+    kinescope: parameters.Kinescope = None,
+    title: parameters.Title = None,
+    webhook: parameters.Webhook = None,
+    job: parameters.Job = None,
     max_megabytes: parameters.MaxMegabytes = parameters.MEGABYTES,
     max_hours: parameters.MaxHours = parameters.HOURS,
     review: parameters.Review = "none",
@@ -146,6 +172,11 @@ def dub_video(
     given = given_terms(terms, results)
     wishes = Wishes(target_language, source_language, voice, captions, loudness, ducking, seed, given, lecturer_voice, review)
     check(engines, wishes)
+    place = open_place(publish_to, results) if publish_to else None
+    platform = open_kinescope(kinescope) if kinescope else None
+    teller = teller_of(webhook, job, _run_id(), source, target_language)
+    if platform:
+        platform.check()
     server = open_gpu_server(gpu_server) if gpu_server else None
     if server and results.working_files is None:
         raise BadSetting(f"store {results.where}: with a GPU server it must be a bucket, which both machines see")
@@ -156,7 +187,7 @@ def dub_video(
     done: Delivered | None = None
     over: Rejected | Waiting | None = None
     try:
-        with watched_by(log), results.scratch() as scratch:
+        with announcing(teller) as announcer, watched_by(log), results.scratch() as scratch:
             found = find(source, scratch, media.Limits(max_megabytes, max_hours), results)
             folder = output_folder(output, source, found, target_language)
             reviewing = Review(results, found.sha256, target_language, folder, name=found.name)
@@ -167,12 +198,12 @@ def dub_video(
                 return story(results, found, engines, wishes, reviewing)
 
             elsewhere = server and Elsewhere(server, chosen, request_of(found, wishes, name_of_profile(profile), instead, store))
-            told = elsewhere.then(results, found, tell) if elsewhere else tell
+            story_told = elsewhere.then(results, found, tell) if elsewhere else tell
             while made is None and over is None:
                 wanted = None
                 with working_with(here, name_of_profile(profile)), written_down(results, found, target_language, str(folder)):
                     try:
-                        made, done = _made_and_delivered(results, found, reviewing, told)
+                        made, done = _made_and_delivered(results, found, reviewing, story_told, publishes=place is not None)
                         _check_approved(results, reviewing, wishes, made)
                     except ReviewWanted as review_wanted:
                         heard, made, wanted = made, None, review_wanted
@@ -182,6 +213,10 @@ def dub_video(
                         settle(wanted, results, reviewing, partial(_check_voices, engines.speech), target_language, review_days, files)
                     except (Rejected, Waiting) as ended:
                         over = ended
+            viewed: dict[str, Any] = {"addresses": {}}
+            if made is not None:  # and approved
+                cost = elsewhere.spent()["cost"] if elsewhere else None
+                viewed = _published(results, place, platform, made, found, title, cost)
     except BaseException:
         log.stop()  # nothing that runs beside is waited for
         raise
@@ -200,11 +235,13 @@ def dub_video(
         }
     if last := made or heard:
         result |= {"voice": last.lecturer_voice, "edits": as_rows(last.revision)}
-    result |= {"stages": log.outcomes(), "seconds": round(time.monotonic() - started, 2)}
+    result |= {**viewed, "stages": log.outcomes(), "seconds": round(time.monotonic() - started, 2)}
     if elsewhere:
         result["gpu_server"] = elsewhere.spent()
     if over:
         result["review"] = {"stage": over.stage, "state": over.state, "why": str(over)}
+    if webhook:
+        result["told"] = announcer.outcomes
     publish_result(result)
     return Completed(name=over.name, message=f"{found.name}: {over}", data=result) if over else result
 
@@ -225,6 +262,26 @@ def _to_look_at(found: Source, folder: Path, done: Delivered | None) -> list[dic
         return [{"what": "lesson", "address": found.name}]
     names = ("video", "original_audio", "page", "timeline")
     return [{"what": name, "address": str(folder / done.files[name])} for name in names if name in done.files]
+
+
+def _published(
+    store: Store, place: Place | None, platform: Kinescope | None, made: Made, found: Source, title: str | None, cost: float | None
+) -> dict[str, Any]:
+    """Where the lesson can be seen. Whoever waits for it is told."""
+    addresses = publish(store, place, made, found) if place else {}
+    at_kinescope = publish_to_kinescope(store, platform, made, title or sources.file_stem(found.name)) if platform else None
+    announce("video_completed", **completed(addresses, made.timeline.target_language, at_kinescope, cost))
+    return {"addresses": addresses, **({"kinescope": at_kinescope} if at_kinescope else {})}
+
+
+def teller_of(webhook: str | None, job: str | None, run: str, source: str, target_language: str) -> Teller:
+    """Who is told what becomes of the lesson.
+
+    Raises:
+        BadSetting: there is no such webhook.
+    """
+    block = open_webhook(webhook) if webhook else None
+    return Teller(block, webhook or "", job or run, run, sources.name_of(source), target_language)
 
 
 class Elsewhere:
@@ -266,10 +323,13 @@ class Elsewhere:
         # Before it is woken: it never sees the file itself.
         here = ingest(store, sha256=lesson.sha256, path=lesson.path, name=lesson.name)
         extract_audio(store, lesson=here, name=lesson.name)
-        context = FlowRunContext.get()
-        run = str(context.flow_run.id) if context and context.flow_run else ""
         target = self._request["wishes"]["target_language"]
-        self._visits.append(hand_over(self._server, lesson, self._request, target, run))
+        self._visits.append(hand_over(self._server, lesson, self._request, target, _run_id()))
+
+
+def _run_id() -> str:
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context and context.flow_run else ""
 
 
 def request_of(lesson: Source, wishes: Wishes, profile: str, engines: Mapping[str, str | None], store: str | None) -> dict[str, Any]:
@@ -283,14 +343,16 @@ def request_of(lesson: Source, wishes: Wishes, profile: str, engines: Mapping[st
     }
 
 
-def _made_and_delivered(store: Store, found: Source, reviewing: Review, tell: Callable[[], Made]) -> tuple[Made, Delivered]:
+def _made_and_delivered(
+    store: Store, found: Source, reviewing: Review, tell: Callable[[], Made], publishes: bool
+) -> tuple[Made, Delivered]:
     """Tell the story until nobody changes the lesson's folder meanwhile."""
 
     def once() -> tuple[Made, Delivered]:
         while True:
             reviewing.look()
             made = tell()
-            store.fetch(delivered(made))
+            store.fetch([*delivered(made), *(published(made) if publishes else ())])
             if reviewing.is_up_to_date():
                 return made, deliver(store, made, found.name, found.sha256, reviewing.folder)
 
@@ -398,7 +460,7 @@ def story(store: Store, found: Source, engines: Engines, wishes: Wishes, reviewi
         "translation": engines.translator.engine_name,
         "speech": _spoken_by(timeline),
     }
-    return Made(lesson, timeline, written, rendered, inspection, made_by, revision, termbase, _lecturers(voice))
+    return Made(lesson, timeline, written, rendered, inspection, made_by, revision, termbase, _lecturers(voice), mixed)
 
 
 def _terms(store: Store, translator: Translator, transcript: Transcript, wishes: Wishes) -> Termbase:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from blocks.gpu_server import GpuServer
 from blocks.keeper import Keeper, Pass
+from blocks.watchdog import PERSON as WATCHDOG
 from dubbing.errors import CloudDown
 from dubbing.power import Order, OrderKind, decide, shares, wanted, with_look
 
@@ -57,6 +58,16 @@ def status(server: GpuServer) -> dict[str, Any]:
         "hours_a_day": server.hours_a_day,
         "cost_a_day": server.cost_a_day,
     }
+
+
+def limit_reached(now: dict[str, Any]) -> str:
+    """Why the server is closed, where that is no person's wish; else empty.
+
+    Args:
+        now: what `status` says.
+    """
+    forbidden = now["order"] and now["order"]["kind"] == "forbid" and now["order"]["person"] != WATCHDOG
+    return "" if forbidden else now["closed"] or ""
 
 
 def order(

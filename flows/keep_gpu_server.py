@@ -10,15 +10,13 @@ from typing import Annotated, Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.events import emit_event
 from pydantic import Field
 
 from blocks.gpu_server import open_gpu_server
 from blocks.keeper import Keeper
 from dubbing.errors import PersonNeeded
 from flows import gpu
-
-PERSON_NEEDED = "coursedub.gpu-server.person-needed"  # the event that an automation may tell somebody by
+from tasks.alerts import LIMIT_REACHED, PERSON_NEEDED, alert, over
 
 
 @flow(name="keep-gpu-server")
@@ -57,7 +55,11 @@ def keep_gpu_server(
     now = gpu.status(server)
     if now["tell"]:
         log.warning("%s", now["tell"])
-        emit_event(PERSON_NEEDED, {"prefect.resource.id": f"coursedub.gpu-server.{server.server_id}"}, payload={"tell": now["tell"]})
+    for event, text in ((PERSON_NEEDED, now["tell"]), (LIMIT_REACHED, gpu.limit_reached(now))):
+        if text:
+            alert(event, server.server_id, text)
+        else:
+            over(event, server.server_id)
     if order or keeper.leases.facts().up_since != up_before:
         past = gpu.history(server)
         description = f"GPU server: {past['hours']:.2f} h in {past['days']:g} days, cost {past['cost']:.2f}, idle {past['idle_cost']:.2f}"

@@ -175,6 +175,43 @@ Store = Annotated[
         "COURSEDUB_STORE.",
     ),
 ]
+PublishTo = Annotated[
+    str | None,
+    _EMPTY,
+    Field(
+        title="Publish to",
+        description="Where the finished files are copied to, under uploads/: s3://bucket/prefix, a saved block "
+        "(coursedub-publishing/NAME), or a folder. When empty, nowhere.",
+    ),
+]
+Kinescope = Annotated[
+    str | None,
+    _EMPTY,
+    Field(
+        title="Kinescope",
+        description="Project that the finished lesson is uploaded to: a saved block's name, or the project's id, with KINESCOPE_TOKEN.",
+    ),
+]
+Webhook = Annotated[
+    str | None,
+    _EMPTY,
+    Field(
+        title="Webhook",
+        description="Is told what becomes of the lesson: a saved block's name, or an address, with COURSEDUB_WEBHOOK_SECRET.",
+    ),
+]
+Job = Annotated[
+    Annotated[str, Field(max_length=100)] | None,
+    _EMPTY,
+    Field(
+        title="Job", description="What whoever is told calls the lesson. When empty, the run's id.", json_schema_extra={"maxLength": 100}
+    ),
+]
+Title = Annotated[
+    Annotated[str, Field(max_length=255)] | None,
+    _EMPTY,
+    Field(title="Title", description="Of the published lesson. When empty, the recording's name.", json_schema_extra={"maxLength": 255}),
+]
 MaxMegabytes = Annotated[float, Field(gt=0, title="At most MB", description="A larger lesson is refused.")]
 MaxHours = Annotated[float, Field(gt=0, title="At most hours", description="A longer lesson is refused.")]
 CostPerHour = Annotated[

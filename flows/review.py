@@ -21,6 +21,7 @@ from dubbing.edits import Edits, Revision, new_edit, revised
 from dubbing.errors import BadInput
 from dubbing.languages import name_of
 from tasks import approval
+from tasks.announce import announce
 from tasks.approval import Approval, ReviewWanted, Stage
 from tasks.review import Review, now
 
@@ -102,6 +103,13 @@ def settle(
         Rejected
         Waiting: the run is none of a deployment.
     """
+
+    def tell(question: int) -> None:
+        there = {file["what"]: file["address"] for file in files}
+        expires = (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        looked_at = {"lines_url": there.get("timeline"), "video_url": there.get("video")}
+        announce("review_requested", f"{wanted.stage} {question}", stage=wanted.stage, **looked_at, expires=expires, reminder=0)
+
     context = FlowRunContext.get()
     assert context and context.flow_run
     run = str(context.flow_run.id)
@@ -111,6 +119,7 @@ def settle(
     if asked is None:
         before = kept.question if kept and kept.run == run else 0
         asked = Approval(content=wanted.content, edits=wanted.edits, asked=now(), run=run, question=before + 1)
+        tell(asked.question)
         if not (kept and kept.decision is None and kept.content == wanted.content and context.flow_run.deployment_id is None):
             approval.write(store, lesson, language, wanted.stage, asked)
     if context.flow_run.deployment_id is None:
@@ -126,6 +135,7 @@ def settle(
             trouble = str(wrong)
         asked = asked.model_copy(update={"question": asked.question + 1, "asked": now(), "content": wanted.content, "edits": wanted.edits})
         approval.write(store, lesson, language, wanted.stage, asked)
+        tell(asked.question)
 
 
 def _asked(

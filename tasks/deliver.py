@@ -15,7 +15,7 @@ from dubbing import report, sources
 from dubbing.documents import as_json, report_document, timeline_document
 from dubbing.edits import Revision
 from dubbing.errors import BadSetting
-from dubbing.lesson import Artifact, Inspection, Lesson, Render, Subtitles, Termbase, Timeline
+from dubbing.lesson import Artifact, Inspection, Lesson, Mix, Render, Subtitles, Termbase, Timeline
 from dubbing.terms import as_table
 from tasks.review import as_rows
 
@@ -34,6 +34,7 @@ class Made(NamedTuple):
     revision: Revision
     termbase: Termbase
     lecturer_voice: str  # of who speaks most; "" for a clone
+    mix: Mix
 
 
 class Delivered(NamedTuple):
@@ -45,7 +46,7 @@ class Delivered(NamedTuple):
 
 def delivered(made: Made) -> list[Artifact]:
     """The blobs that a lesson's folder is made of."""
-    return [*_files(made, "")[1].values(), *made.inspection.plots.values()]
+    return [*files_of(made, "")[1].values(), *made.inspection.plots.values()]
 
 
 def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> Delivered:
@@ -58,22 +59,12 @@ def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> D
         BadSetting: the folder can't be written.
         BlobDamaged: something in the store has to be made again.
     """
-    names, artifacts = _files(made, sources.file_stem(name))
+    names, artifacts = files_of(made, sources.file_stem(name))
     names |= {"timeline": "timeline.json", "report": "report.json", "page": "index.html"}
     if made.termbase.terms:
         names["terms"] = "terms.csv"
 
-    timeline = timeline_document(name, made.timeline, made.inspection.lines, sha256)
-    summary = report_document(name, made.lesson, made.timeline, made.inspection, made.render, made.engines)
-    summary["edits"] = as_rows(made.revision)
-    summary["about"] = made.termbase.summary
-    plots = {plot: store.read_bytes(artifact).decode() for plot, artifact in made.inspection.plots.items()}
-    shown = names if made.lesson.picture else names | {"audio_only": "yes"}
-    texts = {
-        "timeline": as_json(timeline),
-        "report": as_json(summary),
-        "page": report.page(timeline, summary, shown, plots),
-    }
+    texts, summary = documents(store, made, name, sha256, names)
     if made.termbase.terms:
         texts["terms"] = as_table(made.termbase.terms)
     try:
@@ -87,7 +78,26 @@ def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> D
     return Delivered(names, summary)
 
 
-def _files(made: Made, stem: str) -> tuple[dict[str, str], dict[str, Artifact]]:
+def documents(store: Store, made: Made, name: str, sha256: str, names: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Timeline, report and page of a lesson, and what is in the report.
+
+    Args:
+        names: of the files that the page shows and links, relative to it.
+
+    Raises:
+        BlobDamaged, StoreFailed
+    """
+    timeline = timeline_document(name, made.timeline, made.inspection.lines, sha256)
+    summary = report_document(name, made.lesson, made.timeline, made.inspection, made.render, made.engines)
+    summary["edits"] = as_rows(made.revision)
+    summary["about"] = made.termbase.summary
+    plots = {plot: store.read_bytes(artifact).decode() for plot, artifact in made.inspection.plots.items()}
+    shown = dict(names) if made.lesson.picture else {**names, "audio_only": "yes"}
+    texts = {"timeline": as_json(timeline), "report": as_json(summary), "page": report.page(timeline, summary, shown, plots)}
+    return texts, summary
+
+
+def files_of(made: Made, stem: str) -> tuple[dict[str, str], dict[str, Artifact]]:
     """Names in the folder, and blobs, by what they are."""
     target, source = made.timeline.target_language, made.timeline.source_language
     names = {"video": f"{stem}.{target}.{_ENDINGS[made.render.container]}"}

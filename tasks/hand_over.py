@@ -25,9 +25,10 @@ from blocks.keeper import Keeper, Pass
 from blocks.leases import Holding, Leases
 from blocks.profiles import ENGINES
 from blocks.store import Store
-from dubbing.errors import BadSetting, LeasesDown, PassingFault, ServerNotReady, same_failure
+from dubbing.errors import BadSetting, LeasesDown, PassingFault, PersonNeeded, ServerNotReady, same_failure
 from dubbing.lesson import Source
 from dubbing.power import Lease, shares
+from tasks.alerts import NOT_WOKEN, alert, over
 from tasks.progress import Event, Work, publish_table, tell, working
 
 DEPLOYMENT = "compute-stages/gpu"
@@ -60,6 +61,7 @@ def hand_over(server: GpuServer, lesson: Source, request: Mapping[str, Any], tar
     with working(work), leases.holding(lesson.name, f"dub into {target}", run) as held:
         jobs.submit(held.lease, request)
         _wake(keeper, held)
+        over(NOT_WOKEN, server.server_id)
         standing = _done(server, jobs, keeper, held, work)
         spent = _spent(leases, held.lease)
         row = {"lesson": lesson.name, "into": target, "minutes": round(spent.seconds / 60, 1), "cost": spent.cost}
@@ -84,7 +86,11 @@ def _wake(keeper: Keeper, held: Holding) -> bool:
             said = made.decision.why
             log.info("%s", said)
 
-    keeper.drive("up", lease=held.lease, watch=watch)
+    try:
+        keeper.drive("up", lease=held.lease, watch=watch)
+    except (ServerNotReady, PersonNeeded) as error:
+        alert(NOT_WOKEN, keeper.server.server_id, str(error))
+        raise
     return passes == 1
 
 

@@ -152,9 +152,11 @@ class FaultProxy:
         server = socket.create_connection(("127.0.0.1", self._target))
         with self._kept(server):
             server.sendall(_passed_on(lines))
+            passed_on = 0
             for block in _changed(_stream(client, rest, length), fault.flip_request, fault.cut_request, length):
                 server.sendall(block)
-            if fault.cut_request is not None:
+                passed_on += len(block)
+            if fault.cut_request is not None or passed_on < length:  # or the client is gone
                 return
             head, rest = _head(server)
             lines = head.split(b"\r\n")

@@ -16,7 +16,7 @@ class PlayedServer(ABC):
 
     @abstractmethod
     def _answer(self, request: BaseHTTPRequestHandler, method: str) -> None:
-        """Answer a GET or a POST."""
+        """Answer a request."""
 
     def __enter__(self) -> Self:
         played = self
@@ -29,6 +29,12 @@ class PlayedServer(ABC):
 
             def do_POST(self) -> None:
                 played._answer(self, "POST")
+
+            def do_PATCH(self) -> None:
+                played._answer(self, "PATCH")
+
+            def do_DELETE(self) -> None:
+                played._answer(self, "DELETE")
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

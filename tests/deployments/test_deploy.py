@@ -9,16 +9,22 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Failed
 
 from blocks.gpu_server import GpuServer
 from blocks.s3_store import S3Store
+from dubbing.errors import BadSetting
 from flows.command_line import main
 from flows.deploy import Did, deploy
-from tests.prefect_stack import PrefectServer, prefect_server
+from tasks.alerts import LIMIT_REACHED, NOT_WOKEN, PERSON_NEEDED, alert, over
+from tasks.announce import Teller, announce, announcing
+from tests.prefect_stack import PrefectServer, prefect_server, until
+from tests.receiver import Receiver
 
 SERVER = "0f7ddbd2-1f4f-4d4f-9d4c-1c54a4b4a001"
 DEPLOYMENTS = (
@@ -28,6 +34,7 @@ DEPLOYMENTS = (
     "clean-store/clean",
     "keep-gpu-server/keep-gpu-server",
     "compute-stages/gpu",
+    "deliver-webhook/deliver-webhook",
 )
 
 
@@ -303,3 +310,54 @@ def test_a_server_that_is_not_there_is_told_in_one_line(capsys: pytest.CaptureFi
         assert main(["deploy"]) == 30
         said = capsys.readouterr().err
         assert "can't be reached" in said and "secret" not in said and said.count("\n") == 1
+
+
+# --- who is told
+
+
+def test_a_notification_block_that_is_not_there_is_said(client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSEDUB_NOTIFY", "slack-webhook/ours")
+    with pytest.raises(BadSetting, match="COURSEDUB_NOTIFY: slack-webhook/ours: Prefect has no such block"):
+        did()
+
+
+def test_somebody_is_told_of_what_needs_a_person(client: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a notification block of Prefect's, on a real server with all its services."""
+    with Receiver() as chat:
+        said = {"subject": "{{subject}}", "body": "{{body}}"}
+        for name in ("ours", "theirs"):
+            CustomWebhookNotificationBlock(name=name, url=f"{chat.address}/{name}", json_data=said).save(name)
+        monkeypatch.setenv("COURSEDUB_NOTIFY", "custom-webhook/ours, custom-webhook/theirs")
+        made = did()
+        assert sum(what.startswith("automation coursedub: ") and what.endswith("by custom-webhook/theirs") for what in made) == 5
+        lesson = client.read_deployment_by_name("dub-video/dub-video")
+        for number in range(3):
+            assert not chat.come, "two runs that failed are nobody's business"
+            run = client.create_flow_run_from_deployment(lesson.id, parameters={"source": f"{number}.mp4"}, name=f"lesson {number}")
+            client.set_flow_run_state(run.id, Failed(message="StoreFailed: the bucket is away"), force=True)
+        until(lambda: len(chat.come) == 2)
+        assert set(chat.paths) == {"/ours", "/theirs"}
+        assert chat.come[0].body["subject"] == "coursedub: runs fail"
+        assert chat.come[0].body["body"].strip() == "dub-video lesson 2: Failed: StoreFailed: the bucket is away"
+
+        chat.start_afresh()
+        teller = Teller(None, "", "job 7", "run 7", "lesson.mp4", "en")
+        with announcing(teller):
+            announce("review_requested", "translation", stage="translation", reminder=0)
+            assert alert(PERSON_NEEDED, SERVER, "it is in ERROR for 5 minutes")
+            assert not alert(PERSON_NEEDED, SERVER, "it is in ERROR for 6 minutes"), "told already"
+            assert alert(NOT_WOKEN, SERVER, "not up within 1200 s")
+            assert alert(LIMIT_REACHED, SERVER, "it cost 20.00 in the last 24 hours, the limit is 20")
+            announce("review_requested", "translation 1", stage="translation", reminder=1)
+        until(lambda: len(chat.come) >= 8)
+        assert sorted((one.body["subject"], one.body["body"]) for one in chat.come) == sorted(
+            2
+            * [
+                ("coursedub: the GPU server needs a person", "it is in ERROR for 5 minutes"),
+                ("coursedub: the GPU server can't be woken", "not up within 1200 s"),
+                ("coursedub: the GPU server's limit is reached", "it cost 20.00 in the last 24 hours, the limit is 20"),
+                ("coursedub: a review is not answered", "lesson.mp4 waits for a review (translation), asked for the 2. time"),
+            ]
+        )
+        over(PERSON_NEEDED, SERVER)
+        assert alert(PERSON_NEEDED, SERVER, "it is in ERROR for 1 minutes"), "it was over, and is so again"

@@ -29,14 +29,18 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.states import Cancelling, Pending, Scheduled
+from pydantic import SecretStr
 
 from blocks.store import Store, file_digest
+from blocks.webhook import Webhook
+from dubbing.webhooks import message
 from flows.deploy import deploy
-from tasks import approval
+from tasks import announce, approval
 from tasks.history import runs_of
 from tests.lessons import make_lesson
 from tests.postgres import Postgres, programs
 from tests.prefect_stack import ROOT, PrefectServer, Worker, ended, prefect_server, processes_of, run_of, soon, state_of, until
+from tests.receiver import SECRET, Receiver
 from tests.stand_ins import uses
 
 LESSON_SECONDS = 12.0  # six lines
@@ -89,14 +93,15 @@ class Lesson(NamedTuple):
             seconds: that each use of an engine takes.
         """
         stand_ins = {"STAND_INS_LOG": str(self.folder / "uses"), "STAND_INS_SECONDS": str(seconds), "PYTHONPATH": str(ROOT)}
-        return Worker(self.server.api, "gpu", self.folder / "worker", stand_ins)
+        secrets = {"COURSEDUB_WEBHOOK_SECRET": SECRET}
+        return Worker(self.server.api, "gpu", self.folder / "worker", {**stand_ins, **secrets})
 
     def spoken(self) -> int:
         return sum(use.startswith("synthesize ") for use in uses(self.folder / "uses"))
 
-    def begin(self, seconds: float = 0.5) -> tuple[Worker, FlowRun]:
+    def begin(self, seconds: float = 0.5, **parameters: str) -> tuple[Worker, FlowRun]:
         """A run of which two lines are spoken and none is finished after."""
-        worker, run = self.worker(seconds), self.start()
+        worker, run = self.worker(seconds), self.start(**parameters)
         until(lambda: self.spoken() >= 2)
         assert state_of(run) == "Running"
         return worker, run
@@ -184,13 +189,30 @@ def test_a_schedule_makes_runs(server: PrefectServer) -> None:
         assert all(run.expected_start_time and run.expected_start_time.hour == 4 for run in planned())
 
 
-def test_a_flow_that_is_killed_has_crashed(lesson: Lesson) -> None:
-    worker, run = lesson.begin()
-    os.kill(flow_process(lesson.server, run), signal.SIGKILL)
-    assert ended(run).startswith("Crashed")
-    until(slot_is_free)
-    worker.kill_group()
+def test_a_flow_that_is_killed_has_crashed_and_the_platform_is_told(lesson: Lesson) -> None:
+    with Receiver() as platform:
+        worker, run = lesson.begin(webhook=platform.url, job="job 7")
+        os.kill(flow_process(lesson.server, run), signal.SIGKILL)
+        assert ended(run).startswith("Crashed")
+        until(slot_is_free)
+        until(lambda: platform.taken)
+        worker.kill_group()
+        (told,) = platform.taken
+    assert (told.event, told.body["job_id"], told.body["state"]) == ("video_failed", "job 7", "Crashed") and told.body["error"]
     lesson.goes_on()
+
+
+def test_a_webhook_that_a_run_could_not_deliver_is_delivered_by_a_worker(server: PrefectServer, tmp_path: Path) -> None:
+    with Receiver() as platform, pytest.MonkeyPatch.context() as patch:
+        Webhook(url=platform.url, secret=SecretStr(SECRET)).save("platform", overwrite=True)
+        patch.setattr(announce, "RETRIES", (0,))
+        told = message("video_completed", job="job 7", run="run", lesson="a.mp4", target_language="en")
+        assert announce.left_to_a_run("coursedub-webhook/platform", told, attempt=1)
+        worker = Worker(server.api, "control", tmp_path / "worker", {"PYTHONPATH": str(ROOT)})
+        until(lambda: platform.taken)
+        worker.kill_group()
+        (taken,) = platform.taken
+    assert (taken.delivery, taken.body) == (told.delivery, json.loads(told.body))
 
 
 def test_a_run_outlives_its_worker(lesson: Lesson) -> None:

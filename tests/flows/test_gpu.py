@@ -15,6 +15,7 @@ from blocks.gpu_server import GpuServer, open_gpu_server
 from blocks.leases import Leases
 from dubbing.errors import BadSetting, CloudDown, LeasesDown, NoLease, PersonNeeded, ServerNotReady
 from flows import command_line
+from tasks import alerts
 from tests.conftest import ROOT
 from tests.nova import ACTIVE, OFFLOADED, SERVER, Nova, State
 from tests.postgres import let_pass
@@ -144,6 +145,16 @@ def test_secrets_are_not_shown() -> None:
     assert "hush" not in repr(server) and "hush" not in str(server.model_dump(mode="json"))
 
 
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
+    """What somebody is told of the server, by the event's name."""
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(alerts, "emit_event", lambda event, resource, payload: told.append((event, payload["tell"])))
+    yield told
+    for event in alerts.ALERTS:
+        alerts.over(event, SERVER)
+
+
 @pytest.mark.usefixtures("prefect_server")
 class TestTheFlow:
     def test_on_a_schedule_it_shelves_what_nobody_needs_and_wakes_nothing(self, nova: Nova, leases: Leases, database: str) -> None:
@@ -188,12 +199,40 @@ class TestTheFlow:
         monkeypatch.setenv("COURSEDUB_LEASES", database)
         assert open_gpu_server("elsewhere").leases().facts().leases == ()
 
-    def test_what_needs_a_person_fails_the_run(self, nova: Nova) -> None:
+    def test_what_needs_a_person_fails_the_run_and_is_told_once(self, nova: Nova, told: list[tuple[str, str]]) -> None:
         from flows.keep_gpu_server import keep_gpu_server
 
         nova.becomes(State("error", host=False))
+        for _ in range(2):
+            with pytest.raises(PersonNeeded):
+                keep_gpu_server()
+        ((event, text),) = told
+        assert event == alerts.PERSON_NEEDED and "ERROR" in text
+        nova.becomes(ACTIVE)
+        keep_gpu_server()
+        nova.becomes(State("error", host=False))
         with pytest.raises(PersonNeeded):
             keep_gpu_server()
+        assert len(told) == 2, "it was well in between"
+
+    def test_a_limit_that_is_reached_is_told_and_a_person_s_order_is_not(
+        self, nova: Nova, leases: Leases, database: str, monkeypatch: pytest.MonkeyPatch, told: list[tuple[str, str]]
+    ) -> None:
+        from flows.keep_gpu_server import keep_gpu_server
+
+        keep_gpu_server(order="forbid", person="anna")
+        keep_gpu_server(order="lift", person="anna")
+        assert not told
+        server = GpuServer(**nova.settings, database=database, price_per_hour=3, poll=0, hours_a_day=1)
+        monkeypatch.setattr("flows.keep_gpu_server.open_gpu_server", lambda name: server.model_copy())
+        nova.becomes(ACTIVE)
+        leases.take("lesson 1", "dub")
+        keep_gpu_server()
+        let_pass(database, 3700)
+        for _ in range(2):
+            keep_gpu_server()
+        (text,) = [text for event, text in told if event == alerts.LIMIT_REACHED]
+        assert "the limit is 1" in text
 
     def test_a_cloud_that_is_away_fails_the_run_and_the_next_goes_on(self, nova: Nova) -> None:
         from flows.keep_gpu_server import keep_gpu_server
