@@ -68,17 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_lesson_options(dub)
-    publishing = dub.add_argument_group("publishing, when all is done")
-    publishing.add_argument(
-        "--publish-to", metavar="PLACE", help="copy it to s3://bucket/prefix, a saved block, or a folder, under uploads/"
-    )
-    publishing.add_argument(
-        "--kinescope", metavar="PROJECT", help="upload it to Kinescope: a saved block, or a project's id and KINESCOPE_TOKEN"
-    )
+    publishing = _add_publishing_options(dub)
     publishing.add_argument("--title", help="what it is called there (default: the recording's name)")
-    publishing.add_argument(
-        "--webhook", metavar="URL", help="tell this address: a saved block, or an address, signed with COURSEDUB_WEBHOOK_SECRET"
-    )
     publishing.add_argument("--job", help="what the webhook calls the lesson (default: the run's id)")
     dub.add_argument("--quiet", action="store_true", help="no progress, even on a terminal")
     dub.set_defaults(run=_dub)
@@ -99,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     course.add_argument("--until", metavar="HH:MM", help="start no lesson after this time of day")
     course.add_argument("--timezone", metavar="ZONE", help="of that time (default: COURSEDUB_TIMEZONE, else UTC)")
     _add_shared_options(course, output="folder for the results (default: COURSE.dubbed beside the manifest)", several=True)
+    _add_publishing_options(course)
     course.add_argument("--quiet", action="store_true", help="no progress, even on a terminal")
     course.set_defaults(run=_course)
 
@@ -328,6 +320,20 @@ def _add_shared_options(verb: argparse.ArgumentParser, output: str, several: boo
     verb.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
+def _add_publishing_options(verb: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    publishing = verb.add_argument_group("publishing, when all is done")
+    publishing.add_argument(
+        "--publish-to", metavar="PLACE", help="copy it to s3://bucket/prefix, a saved block, or a folder, under uploads/"
+    )
+    publishing.add_argument(
+        "--kinescope", metavar="PROJECT", help="upload it to Kinescope: a saved block, or a project's id and KINESCOPE_TOKEN"
+    )
+    publishing.add_argument(
+        "--webhook", metavar="URL", help="tell this address: a saved block, or an address, signed with COURSEDUB_WEBHOOK_SECRET"
+    )
+    return publishing
+
+
 _STORE_HELP = "where results are kept: a folder, s3://bucket/prefix, or a saved block (default: COURSEDUB_STORE, else in the user's cache)"
 _SHARED_OPTIONS = (
     *(
@@ -347,12 +353,9 @@ _SHARED_OPTIONS = (
     ),
     *("gpu_server", "review", "output", "store", "max_megabytes", "max_hours"),
 )
-
 _PUBLISHING_OPTIONS = ("publish_to", "kinescope", "title", "webhook", "job")
-
-
 _LESSON_OPTIONS = ("source", *_SHARED_OPTIONS)
-_COURSE_OPTIONS = ("manifest", "course", "at_once", "until", "timezone", *_SHARED_OPTIONS)
+_COURSE_OPTIONS = ("manifest", "course", "at_once", "until", "timezone", *_SHARED_OPTIONS, "publish_to", "kinescope", "webhook")
 
 
 def loudness(text: str) -> float | str:

@@ -27,8 +27,11 @@ from prefect.exceptions import ParameterTypeError
 from prefect.states import Cancelling
 
 from blocks import given
+from blocks.kinescope import open_kinescope
 from blocks.profiles import Engines, profile_named
+from blocks.publishing import open_place
 from blocks.store import Store, open_store
+from blocks.webhook import open_webhook
 from dubbing import course as courses
 from dubbing import media, mixing, sources
 from dubbing.course import LessonOfCourse
@@ -96,6 +99,9 @@ def dub_course(
     ducking: wished.Ducking = mixing.DUCKING,
     seed: wished.Seed = 0,
     store: wished.Store = None,
+    publish_to: wished.PublishTo = None,
+    kinescope: wished.Kinescope = None,
+    webhook: wished.Webhook = None,
     max_megabytes: wished.MaxMegabytes = wished.MEGABYTES,
     max_hours: wished.MaxHours = wished.HOURS,
     review: wished.Review = "none",
@@ -318,6 +324,7 @@ def jobs_of(
         for language in entry.target_languages or languages:
             # All of them, also those that are None: a deployment of lessons may have defaults of its own.
             parameters = {**shared, **entry.overrides, "source": entry.source, "target_language": language}
+            parameters["title"] = entry.title
             errors += checked.settings(entry, parameters)
             place = str(entry.overrides.get("output", "")) or sources.file_stem(f"{entry.title}.x")
             parameters["output"] = os.path.join(folder, f"{place}.{language}")
@@ -377,6 +384,12 @@ class Checks:
             engines = self._made(*(typed[family] for family in families))
             terms = given_terms(typed["terms"], self._store)
             check(engines, Wishes(**{field: typed[field] for field in Wishes._fields if field != "terms"}, terms=terms))
+            if typed["publish_to"]:
+                open_place(typed["publish_to"], self._store)
+            if typed["kinescope"]:
+                open_kinescope(typed["kinescope"]).check()
+            if typed["webhook"]:
+                open_webhook(typed["webhook"])
         except BadInput as error:
             return [(_column_of(str(error), asked), str(error))]
         return []

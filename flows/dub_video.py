@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from prefect import State, flow
+from prefect import State, flow, runtime
 from prefect.context import FlowRunContext
 from prefect.states import Completed
 
@@ -72,7 +72,7 @@ from tasks.inspect import inspect
 from tasks.mix import mix
 from tasks.planning import is_known, passes_unknown
 from tasks.progress import StageLog, advance_download, publish_result, watched_by
-from tasks.publish import completed, publish, publish_to_kinescope, published
+from tasks.publish import completed, publish, publish_for_review, publish_to_kinescope, published
 from tasks.render import render
 from tasks.retranslate import retranslate
 from tasks.review import Review, as_rows
@@ -123,8 +123,16 @@ def tell_failed(flow: Any, flow_run: Any, state: Any) -> None:
         announce_now(teller, "video_failed", str(state.id), error=in_one_line(state.message or state.name), state=state.name)
 
 
+def called() -> str:
+    """The run's name, for people."""
+    given = runtime.flow_run.parameters
+    lesson = given.get("title") or sources.name_of(given["source"])
+    return f"{lesson} into {given.get('target_language') or 'en'}"
+
+
 @flow(
     name="dub-video",
+    flow_run_name=called,
     on_completion=[let_go],
     on_failure=[let_go, tell_failed],
     on_cancellation=[let_go, tell_failed],
@@ -208,7 +216,7 @@ def dub_video(
                     except ReviewWanted as review_wanted:
                         heard, made, wanted = made, None, review_wanted
                 if wanted:
-                    files = _to_look_at(found, folder, done if wanted.stage == "voiceover" else None)
+                    files = _to_look_at(results, place, source, found, folder, heard, done)
                     try:
                         settle(wanted, results, reviewing, partial(_check_voices, engines.speech), target_language, review_days, files)
                     except (Rejected, Waiting) as ended:
@@ -256,12 +264,18 @@ def _check_approved(store: Store, reviewing: Review, wishes: Wishes, made: Made)
         approval.check(store, reviewing.lesson, wishes.target_language, "voiceover", content, reviewing.read(), rows)
 
 
-def _to_look_at(found: Source, folder: Path, done: Delivered | None) -> list[dict[str, str]]:
-    """What a reviewer may look at and listen to."""
-    if done is None:
-        return [{"what": "lesson", "address": found.name}]
-    names = ("video", "original_audio", "page", "timeline")
-    return [{"what": name, "address": str(folder / done.files[name])} for name in names if name in done.files]
+def _to_look_at(
+    store: Store, place: Place | None, source: str, found: Source, folder: Path, made: Made | None, done: Delivered | None
+) -> list[dict[str, str]]:
+    """What a reviewer may look at and listen to: before there is anything else, the recording."""
+    if made is None or done is None:
+        return [{"what": "lesson", "address": source}]
+    if place:
+        addresses = publish_for_review(store, place, made, found)
+    else:
+        names = ("video", "original_audio", "page", "timeline")
+        addresses = {name: str(folder / done.files[name]) for name in names if name in done.files}
+    return [{"what": what, "address": address} for what, address in addresses.items()]
 
 
 def _published(

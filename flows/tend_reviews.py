@@ -6,13 +6,14 @@ Runs on a schedule, since a suspended run has no process that could look at the 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
 from prefect import flow, get_client, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import OrchestrationResult, SetStateStatus
 from prefect.states import Completed
 
 from dubbing.errors import PassingFault
@@ -64,8 +65,8 @@ def _tend(client: SyncPrefectClient, run: FlowRun, now: datetime) -> Did:
     if now >= expires:
         why = f"nobody reviewed its {NAMES[stage]} until {expires:%Y-%m-%d %H:%M} UTC"
         # An answer that came this moment goes before: then the run is no longer paused, and this is refused.
-        answered = client.set_flow_run_state(run.id, Completed(name="Expired", message=f"{teller.lesson}: {why}"))
-        if answered.status.value != "ACCEPT":
+        answered: OrchestrationResult[Any] = client.set_flow_run_state(run.id, Completed(name="Expired", message=f"{teller.lesson}: {why}"))
+        if answered.status != SetStateStatus.ACCEPT:
             return "waits"
         announce_now(teller, "video_failed", "expired", error=why, state="Expired")
         return "expired"

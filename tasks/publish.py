@@ -69,6 +69,26 @@ def going(store: Store, made: Made, lesson: Source) -> list[Going]:
     ]
 
 
+_REVIEWED = ("video", "original_audio", "timeline", "page")
+
+
+def publish_for_review(store: Store, place: Place, made: Made, lesson: Source) -> dict[str, str]:
+    """What a reviewer looks at and listens to, in a place of its own: nothing is where finished lessons are before it is approved.
+
+    Returns:
+        Addresses by what they are.
+    """
+    called = lesson_id(lesson.name, lesson.sha256, made.timeline.target_language)
+    names, artifacts = files_of(made, called)
+    names |= {"timeline": "timeline.json", "page": "index.html"}
+    texts, _ = documents(store, made, lesson.name, lesson.sha256, {what: names[what] for what in _REVIEWED})
+    files = []
+    for what in _REVIEWED:
+        content = artifacts[what] if what in artifacts else texts[what].encode()
+        files.append(Going(what, f"uploads/reviews/{called}/{names[what]}", content))
+    return copy_files(store, place, files, lambda what, address: None)
+
+
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def copy_files(store: Store, place: Place, files: list[Going], copied: Callable[[str, str], None]) -> dict[str, str]:
     """

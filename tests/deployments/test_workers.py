@@ -35,6 +35,7 @@ from blocks.store import Store, file_digest
 from blocks.webhook import Webhook
 from dubbing.webhooks import message
 from flows.deploy import deploy
+from flows.tend_reviews import _tend, tend_reviews, waiting
 from tasks import announce, approval
 from tasks.history import runs_of
 from tests.lessons import make_lesson
@@ -337,6 +338,42 @@ def test_a_voiceover_is_rejected_with_a_reason(lesson: Lesson) -> None:
     assert state and "rejected by Anna: The second line is wrong" in str(state.message)
     result = {row["name"]: json.loads(row["value"]) for row in artifact_of(run, "result")}
     assert result["review"]["state"] == "rejected" and result["lines"] > 0
+
+
+def test_a_review_that_nobody_answers_is_reminded_of_each_day_and_expires(lesson: Lesson) -> None:
+    with Receiver() as platform:
+        Webhook(url=platform.url, secret=SecretStr(SECRET)).save("platform", overwrite=True)
+        worker, run = lesson.worker(), lesson.start(review="translation", review_days=3, webhook="platform", job="job 7")
+        until(lambda: state_of(run) == "Suspended")
+        until(slot_is_free)
+        worker.kill_group()
+        with get_client(sync_client=True) as client:
+            (waits,) = waiting(client)
+            asked = waits.state.timestamp  # type: ignore[union-attr]
+
+            def tended(days: float) -> str:
+                (now,) = waiting(client)
+                return _tend(client, now, asked + timedelta(days=days))
+
+            assert [tended(days) for days in (0.5, 1.1, 1.2, 2.1, 2.9, 3.0)] == [
+                "waits",
+                "reminded",
+                "waits",
+                "reminded",
+                "waits",
+                "expired",
+            ]
+            assert waiting(client) == [] and tend_reviews() == {}
+        told = [(one.event, one.body.get("reminder"), one.body.get("state")) for one in platform.taken]
+        assert told == [
+            ("review_requested", 0, None),
+            ("review_requested", 1, None),
+            ("review_requested", 2, None),
+            ("video_failed", None, "Expired"),
+        ]
+        assert {one.body["job_id"] for one in platform.taken} == {"job 7"}
+    assert ended(run) == "Expired"
+    assert answer(lesson.server, run, decision="approve")["status"] == "ABORT", "an answer that comes too late does no harm"
 
 
 @pytest.fixture
