@@ -39,7 +39,11 @@ def for_torch(wanted: Device) -> str:
     import torch
 
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
-    return _chosen(wanted, [name for name, is_there in there.items() if is_there()], "torch")
+    chosen = _chosen(wanted, [name for name, is_there in there.items() if is_there()], "torch")
+    if chosen == "cuda":
+        # Else torch cuts what goes into convolutions down to 10 bits of mantissa, unless pyannote ran before, which forbids it for good.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return chosen
 
 
 def set_torch_threads(threads: int) -> None:

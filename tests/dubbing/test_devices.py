@@ -14,7 +14,11 @@ from dubbing.errors import BadSetting
 def torch_with(monkeypatch: pytest.MonkeyPatch, *there: str) -> None:
     fake = SimpleNamespace(
         cuda=SimpleNamespace(is_available=lambda: "cuda" in there, mem_get_info=lambda: (3 << 30, 8 << 30)),
-        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: "mps" in there)),
+        backends=SimpleNamespace(
+            mps=SimpleNamespace(is_available=lambda: "mps" in there),
+            cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=False)),
+            cudnn=SimpleNamespace(allow_tf32=True),
+        ),
         mps=SimpleNamespace(recommended_max_memory=lambda: 16 << 30, driver_allocated_memory=lambda: 6 << 30),
     )
     monkeypatch.setitem(sys.modules, "torch", fake)
