@@ -1,6 +1,6 @@
 """Real engines of the GPU server with tiny checkpoints that the tests make, on the CPU and, where there is one, on a GPU.
 
-`make test-engines` has an environment for them. On the GPU server they run in its own: `python -m pytest tests/engines`.
+`make test-engines` has an environment for them.
 """
 
 from __future__ import annotations
