@@ -37,7 +37,7 @@ stack: setup ## all of it on this machine to click through: Prefect's UI, both w
 test-stack: setup ## the same, with one lesson through the API: the server is woken, the lesson dubbed, the server shelved
 	@$(BIN)/python -m tests.stack --check
 
-test-engines: ## run WhisperX's and Demucs' own code on the CPU, with tiny checkpoints, in an environment of its own (2.5 GB)
+test-engines: ## run WhisperX's and Demucs' own code with tiny checkpoints, on the CPU and a GPU if there is one, in an environment of its own (2.5 GB)
 	@scripts/engines.sh
 	@HF_HUB_OFFLINE=1 .venv-engines/bin/python -m pytest tests/engines --durations=10 $(ENGINES_OPTIONS)
 

@@ -98,11 +98,15 @@ class Residence:
         self._disown(id(owner))
 
     def make_room(self, device: str, but: str = "") -> bool:
-        """Drop every idle model on a device but the one of this name, since memory ran out. Whether there was one."""
+        """Drop every idle model on a device but the one of this name, since memory ran out. Whether there was one.
+
+        What torch keeps for itself of the memory it has had goes back too: other libraries on the device have no use of it.
+        """
         with self._lock:
             idle = [key for key in self._idle(device) if self._models[key].name != but]
             for key in idle:
                 self._drop(key)
+            devices.release(device)
         return bool(idle)
 
     def loaded(self) -> list[str]:

@@ -4,7 +4,7 @@ Three models take turns: Whisper recognises the whole lesson, a wav2vec2 network
 gives way where the next would not fit beside it (`blocks.residence`).
 
 Where memory runs out recognition goes on with half the batch, down to one; then with a smaller compute type. A warning tells each step, and
-the transcript's engine says what was used. The cache key knows of neither. A batch size changes no more than a device does, the last bits.
+the transcript's engine says what was used. The cache key knows of neither. A batch size changes no more than a device does.
 The compute type in the key is the one that was asked for, and `may_fall_back`, in it too, says that a smaller one's answer will do.
 """
 
@@ -232,13 +232,15 @@ class WhisperX(WhisperRecogniser):
         self.require_packages()
         device = self._whisper_device()
         self._rungs = self._rungs or self._ladder(device)
+        ran_out = False
         while True:
             rung = self._rungs[0]
             try:
                 with self._pipeline(rung.compute_type, device) as pipeline:
                     return attempt(pipeline, rung.batch_size)
             except Exception as error:
-                if not devices.is_out_of_memory(error) or len(self._rungs) == 1:
+                ran_out = devices.is_out_of_memory(error, again=ran_out)
+                if not ran_out or len(self._rungs) == 1:
                     raise
             # Outside of the handler, so that the failure's frames, and all they hold, are gone.
             if not residence.make_room(device, but=f"{self.engine_name}, {rung.compute_type}"):

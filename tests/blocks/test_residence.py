@@ -214,6 +214,14 @@ def test_room_is_made_for_one_that_ran_out(house: House) -> None:
         assert not house.residence.make_room("cuda")
 
 
+def test_where_no_model_is_idle_a_library_gives_back_what_it_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU another library has no use of what torch keeps: CTranslate2 tries again after this."""
+    released: list[str] = []
+    monkeypatch.setattr("blocks.residence.devices.release", released.append)
+    assert not Residence(lambda device: None).make_room("cuda")
+    assert released == ["cuda"]
+
+
 def test_two_separators_of_the_same_settings_load_the_network_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real block, with a network that is played."""
     from dubbing import spleeter, weights

@@ -25,6 +25,7 @@ from dubbing.lesson import Word
 from dubbing.media import SAMPLE_RATE
 
 CUDA = "CUDA failed with error out of memory"  # CTranslate2's
+CUDA_AGAIN = "parallel_for failed: cudaErrorInvalidDevice: invalid device ordinal"  # and what it said at the next try, on an H200
 TORCH = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.06 GiB is free."
 
 
@@ -37,6 +38,7 @@ class Played:
         self.tried: list[tuple[str, int]] = []
         self.aligned_on: list[str] = []
         self.room = lambda compute_type, batch: True
+        self.says = lambda batch: CUDA  # where there is none
         self.loading_room = lambda compute_type: True
         self.align_room = lambda device: True
         self.text = "Свет проходит через каплю воды."
@@ -74,7 +76,7 @@ class Played:
         def transcribe(samples: np.ndarray, batch_size: int, language: str, chunk_size: int) -> dict[str, Any]:
             self.tried.append((compute_type, batch_size))
             if not self.room(compute_type, batch_size):
-                raise RuntimeError(CUDA)
+                raise RuntimeError(self.says(batch_size))
             length = len(samples) / 16_000
             return {
                 "segments": [{"text": self.text, "start": 0.0, "end": length, "avg_logprob": self.log_probability}],
@@ -189,6 +191,15 @@ def test_and_then_with_smaller_arithmetic_and_the_transcript_says_so(
     assert "whisperx, float16" not in residence.loaded()
     assert "going on with 1 in int8_float16" in caplog.text
     assert recogniser.used() == "whisperx (int8 instead of float16)"
+
+
+def test_memory_that_runs_out_again_is_known_in_other_words_too(engine: Callable[..., WhisperX], played: Played, lesson: Path) -> None:
+    played.room = lambda compute_type, batch: batch <= 4
+    played.says = lambda batch: CUDA if batch == 16 else CUDA_AGAIN
+    assert transcribed(engine(), lesson)
+    assert played.tried == [("float16", 16), ("float16", 8), ("float16", 4)]
+    with pytest.raises(RuntimeError, match=r"^parallel_for failed"):
+        engine(batch_size=8).transcribe(lesson, "ru", lambda share: None)  # nothing had run out: the GPU is not there
 
 
 def test_a_model_that_does_not_even_load_is_loaded_smaller(engine: Callable[..., WhisperX], played: Played, lesson: Path) -> None:

@@ -14,7 +14,11 @@ from dubbing.errors import BadSetting
 def torch_with(monkeypatch: pytest.MonkeyPatch, *there: str) -> None:
     fake = SimpleNamespace(
         cuda=SimpleNamespace(is_available=lambda: "cuda" in there, mem_get_info=lambda: (3 << 30, 8 << 30)),
-        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: "mps" in there)),
+        backends=SimpleNamespace(
+            mps=SimpleNamespace(is_available=lambda: "mps" in there),
+            cuda=SimpleNamespace(matmul=SimpleNamespace(allow_tf32=False)),
+            cudnn=SimpleNamespace(allow_tf32=True),
+        ),
         mps=SimpleNamespace(recommended_max_memory=lambda: 16 << 30, driver_allocated_memory=lambda: 6 << 30),
     )
     monkeypatch.setitem(sys.modules, "torch", fake)
@@ -112,3 +116,18 @@ def test_memory_that_ran_out_is_recognised(error: Exception) -> None:
 )
 def test_other_failures_are_not_taken_for_it(error: Exception | None) -> None:
     assert not devices.is_out_of_memory(error)
+
+
+def test_what_follows_on_memory_that_ran_out_is_recognised_only_then() -> None:
+    error = RuntimeError("parallel_for failed: cudaErrorInvalidDevice: invalid device ordinal")
+    assert devices.is_out_of_memory(error, again=True)
+    assert not devices.is_out_of_memory(error)
+    assert not devices.is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"), again=True)
+
+
+def test_on_a_gpu_torch_computes_with_all_bits_of_its_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_with(monkeypatch, "cuda")
+    backends = sys.modules["torch"].backends
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = True
+    devices.for_torch("auto")
+    assert not backends.cuda.matmul.allow_tf32 and not backends.cudnn.allow_tf32

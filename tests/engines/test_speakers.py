@@ -1,11 +1,12 @@
-"""pyannote's own diarisation, on a pipeline in a folder as the hub's are: networks of random weights, one of which always hears a voice."""
+"""pyannote's own diarisation, on a pipeline in a folder as the hub's are: networks of random weights, one of which always hears a voice.
+On the CPU and on a GPU."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,76 +16,18 @@ from blocks.whisperx import WhisperX
 from dubbing import audio, media
 from dubbing.lesson import Word
 from dubbing.segmentation import utterances_from
+from tests.engines import checkpoints
+from tests.engines.checkpoints import PYANNET
+from tests.engines.conftest import SmallGpu, free
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "lesson_ru.mp4"
 SECONDS = 20
-PIPELINE = """
-dependencies:
-  pyannote.audio: 4.0.0
-pipeline:
-  name: pyannote.audio.pipelines.SpeakerDiarization
-  params:
-    clustering: VBxClustering
-    segmentation: $model/segmentation
-    segmentation_batch_size: 8
-    segmentation_step: 0.2
-    embedding: $model/embedding
-    embedding_batch_size: 8
-    embedding_exclude_overlap: true
-    plda: $model/plda
-params:
-  clustering: {threshold: 0.6, Fa: 0.07, Fb: 0.8}
-  segmentation: {min_duration_off: 0.0}
-"""
-
-
-def save(folder: Path, network: Any) -> None:
-    """As Lightning saves a network of pyannote's."""
-    import lightning
-    import torch
-
-    checkpoint = {
-        "state_dict": network.state_dict(),
-        "hyper_parameters": dict(network.hparams),
-        "pytorch-lightning_version": lightning.__version__,
-    }
-    network.on_save_checkpoint(checkpoint)
-    folder.mkdir()
-    torch.save(checkpoint, folder / "pytorch_model.bin")
 
 
 @pytest.fixture(scope="module")
 def diariser(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from pyannote.audio.core.task import Problem, Resolution, Specifications
-    from pyannote.audio.models.embedding import WeSpeakerResNet34
-    from pyannote.audio.models.segmentation import PyanNet
-
-    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("diariser")
-    (folder / "config.yaml").write_text(PIPELINE)
-    segmentation = PyanNet(lstm={"hidden_size": 8, "num_layers": 1}, linear={"hidden_size": 8, "num_layers": 1})
-    segmentation.specifications = Specifications(
-        problem=Problem.MONO_LABEL_CLASSIFICATION,
-        resolution=Resolution.FRAME,
-        duration=10.0,
-        classes=["speaker#1", "speaker#2", "speaker#3"],
-        powerset_max_classes=2,
-        permutation_invariant=True,
-    )
-    segmentation.build()
-    with torch.no_grad():
-        segmentation.classifier.bias[1] += 10.0  # the first speaker, all the time
-    save(folder / "segmentation", segmentation)
-    embedding = WeSpeakerResNet34()
-    embedding.specifications = Specifications(problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=5.0)
-    save(folder / "embedding", embedding)
-    random = np.random.default_rng(0)
-    (folder / "plda").mkdir()
-    lda = random.standard_normal((256, 128))
-    np.savez(folder / "plda" / "xvec_transform.npz", mean1=np.zeros(256), mean2=np.zeros(128), lda=lda)
-    tr = np.eye(128) + 0.01 * random.standard_normal((128, 128))
-    np.savez(folder / "plda" / "plda.npz", mu=np.zeros(128), tr=tr, psi=random.uniform(0.5, 2.0, 128))
+    checkpoints.diariser(folder, batch=8, step=0.2, **PYANNET)
     return folder
 
 
@@ -97,12 +40,12 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def engine(diariser: Path) -> Iterator[WhisperX]:
+def engine(diariser: Path, device: Literal["cpu", "cuda"]) -> Iterator[WhisperX]:
     made = WhisperX(
         model="whisper-base",
         compute_type="int8",
         aligned=False,
-        device="cpu",
+        device=device,
         diarised=True,
         diariser=str(diariser),
         hugging_face_token=SecretStr("hf_never_needed"),
@@ -159,6 +102,46 @@ def test_smaller_batches_where_memory_runs_out(
     assert tried == [(8, 8), (4, 4), (2, 2)]
     assert turns
     assert "out of memory with speakers in batches of 8; going on with 4" in caplog.text
+
+
+def diarisation(diariser: Path, device: Literal["auto", "cpu"]) -> WhisperX:
+    return WhisperX(
+        model="whisper-base", aligned=False, device=device, diarised=True, diariser=str(diariser), min_speakers=2, max_speakers=2
+    )
+
+
+def test_a_gpu_hears_the_same_turns_as_the_cpu(diariser: Path, gpu: str, sound: Path) -> None:
+    ours, theirs = (diarisation(diariser, device)._turns(sound, lambda share: None) for device in ("auto", "cpu"))
+    assert [turn.speaker for turn in ours] == [turn.speaker for turn in theirs]
+    np.testing.assert_allclose([turn[:2] for turn in ours], [turn[:2] for turn in theirs], atol=0.05)
+
+
+def test_with_ever_less_memory_a_gpu_hears_the_same_turns_and_at_last_the_cpu_does(
+    diariser: Path, gpu: str, small_gpu: SmallGpu, sound: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual, told = diarisation(diariser, "auto")._turns(sound, lambda share: None), ""
+    for megabytes in range(400, -1, -50):
+        engine = diarisation(diariser, "auto")
+        with small_gpu(megabytes << 20), caplog.at_level(logging.WARNING):
+            found = engine._turns(sound, lambda share: None)
+            engine.close()
+        np.testing.assert_allclose([turn[:2] for turn in found], [turn[:2] for turn in usual], atol=0.05)
+        told += caplog.text
+        caplog.clear()
+    assert "out of memory with speakers in batches of 8; going on with 4" in told
+    assert "out of memory while hearing speakers on cuda; going on on the CPU" in told
+
+
+def test_a_gpu_s_memory_is_free_again_when_the_engine_is_closed(diariser: Path, gpu: str, sound: Path) -> None:
+    left = []
+    for _ in range(3):
+        engine = diarisation(diariser, "auto")
+        engine._turns(sound, lambda share: None)
+        in_use = free()
+        engine.close()
+        left.append(free())
+        assert left[-1] > in_use
+    assert left[2] == left[1]  # what CUDA's own libraries take when they are first used stays
 
 
 def test_nothing_is_reported_home() -> None:

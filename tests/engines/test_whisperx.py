@@ -1,4 +1,4 @@
-"""WhisperX's own code: Whisper base, the voice detectors, a tiny alignment network and a tiny diarisation pipeline of random weights."""
+"""WhisperX's own code: Whisper base, the voice detectors, a tiny alignment network of random weights, on the CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ import pytest
 from blocks.recogniser import RATE
 from blocks.residence import residence
 from blocks.whisperx import WhisperX
-from dubbing import audio, hub, media
+from dubbing import audio, devices, hub, media
 from dubbing.errors import BadSetting, EngineRefused, WeightsUnavailable
 from dubbing.lesson import Word
 from dubbing.segmentation import utterances_from
 from dubbing.verification import word_errors
+from tests.engines import checkpoints
+from tests.engines.checkpoints import WAV2VEC2
+from tests.engines.conftest import SmallGpu, free
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "samples" / "lesson_ru.mp4"
 SENTENCES = json.loads(SAMPLE.with_suffix(".json").read_text())["sentences"]
 TRUTH = " ".join(sentence["text"] for sentence in SENTENCES)
-LETTERS = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
 
 
 def no_progress(share: float) -> None:
@@ -40,30 +42,18 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def aligner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wav2vec2 of random weights that knows the Russian letters, saved as the hub's are."""
-    import torch
-    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
-
     folder = tmp_path_factory.mktemp("aligner")
-    vocabulary = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "|", *LETTERS])}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), unk_token="[UNK]", pad_token="[PAD]", word_delimiter_token="|")
-    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(sampling_rate=RATE), tokenizer).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, conv_dim=(16,) * 7,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, pad_token_id=0,
-    )  # fmt: skip
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
+    checkpoints.aligner(folder, **WAV2VEC2)
     return folder
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Callable[..., WhisperX]]:
+def engine(device: str) -> Iterator[Callable[..., WhisperX]]:
     made: list[WhisperX] = []
 
     def make(**settings: object) -> WhisperX:
-        standard = {"model": "whisper-base", "compute_type": "int8", "batch_size": 4, "aligned": False, "device": "cpu"}
+        compute_type = "float16" if device == "cuda" else "int8"
+        standard = {"model": "whisper-base", "compute_type": compute_type, "batch_size": 4, "aligned": False, "device": device}
         made.append(WhisperX(**standard | settings))
         return made[-1]
 
@@ -148,8 +138,10 @@ def test_where_nobody_speaks_there_are_no_words(engine: Callable[..., WhisperX],
 
 
 def test_arithmetic_that_the_processor_lacks_is_replaced_and_told(
-    engine: Callable[..., WhisperX], sample: Path, caplog: pytest.LogCaptureFixture
+    engine: Callable[..., WhisperX], device: str, sample: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    if device == "cuda":
+        pytest.skip("a GPU has all of it")
     recogniser = engine(compute_type="int8_float16")
     with caplog.at_level(logging.WARNING):
         assert recogniser.detect_language(sample) == "ru"
@@ -191,3 +183,90 @@ def test_a_model_in_a_folder_is_the_catalogue_s_to_the_word(engine: Callable[...
 def test_standard_output_stays_clean(engine: Callable[..., WhisperX], sample: Path, aligner: Path, capsys: pytest.CaptureFixture) -> None:
     engine(aligned=True, aligners={"ru": str(aligner)}, vad="silero", beam_size=1).transcribe(sample, "ru", no_progress)
     assert capsys.readouterr().out == ""
+
+
+# On a GPU only
+
+
+@pytest.fixture
+def on_gpu(gpu: str, aligner: Path) -> Iterator[Callable[..., WhisperX]]:
+    """Engines on the GPU, or elsewhere, each closed before the next one is made."""
+    made: list[WhisperX] = []
+
+    def make(**settings: object) -> WhisperX:
+        for one in made:
+            one.close()
+        made.append(WhisperX(**{"model": "whisper-base", "aligners": {"ru": str(aligner)}, "device": "auto"} | settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def text_of(words: list[Word]) -> str:
+    return " ".join(word.text for word in words)
+
+
+def test_a_gpu_hears_what_the_cpu_hears(on_gpu: Callable[..., WhisperX], sample: Path) -> None:
+    on_cpu = on_gpu(device="cpu", compute_type="float32", aligned=False).transcribe(sample, "ru", no_progress)
+    for compute_type in ("float32", "float16", "int8_float16", "int8"):
+        recogniser = on_gpu(compute_type=compute_type, may_fall_back=False, aligned=False)
+        found = recogniser.transcribe(sample, "ru", no_progress)
+        assert word_errors(text_of(on_cpu), text_of(found), "ru").rate < 0.05, compute_type
+        assert np.median([abs(ours.start - theirs.start) for ours, theirs in zip(found, on_cpu, strict=False)]) < 0.1
+        assert recogniser.used() == "whisperx"
+
+
+def test_a_gpu_aligns_as_the_cpu_does(on_gpu: Callable[..., WhisperX], sample: Path) -> None:
+    sentence = SENTENCES[1]
+    clip = audio.read_span(sample, sentence["start"], sentence["end"], RATE)
+    ours, theirs = (on_gpu(device=device).align(clip, sentence["text"], "ru") for device in ("auto", "cpu"))
+    assert [word.text for word in ours] == [word.text for word in theirs]
+    np.testing.assert_allclose([word.start for word in ours], [word.start for word in theirs], atol=0.05)
+
+
+def test_with_ever_less_memory_a_gpu_hears_the_same_words_until_the_model_has_no_room(
+    on_gpu: Callable[..., WhisperX], small_gpu: SmallGpu, sample: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = ""
+    for megabytes in range(1000, 0, -50):
+        recogniser = on_gpu(batch_size=16, aligned=False)
+        caplog.clear()
+        with small_gpu(megabytes << 20), caplog.at_level(logging.WARNING):
+            try:
+                found = recogniser.transcribe(sample, "ru", no_progress)
+            except Exception as error:
+                assert devices.is_out_of_memory(error, again="out of memory" in caplog.text)
+                break
+            finally:
+                recogniser.close()
+                told += caplog.text
+        assert word_errors(TRUTH, text_of(found), "ru").rate < 0.1
+    assert "out of memory with 16 spans at once in float16; going on with 8 in float16" in told
+    assert megabytes > 50
+
+
+def test_alignment_goes_on_on_the_cpu_where_a_gpu_has_no_memory_left(
+    on_gpu: Callable[..., WhisperX], small_gpu: SmallGpu, sample: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sentence = SENTENCES[1]
+    clip = audio.read_span(sample, sentence["start"], sentence["end"], RATE)
+    recogniser = on_gpu()
+    with small_gpu(0), caplog.at_level(logging.WARNING):
+        found = recogniser.align(clip, sentence["text"], "ru")
+        recogniser.close()
+    assert text_of(found) == sentence["text"]
+    assert "out of memory while aligning on cuda; going on on the CPU" in caplog.text
+
+
+def test_a_gpu_s_memory_is_free_again_when_the_engine_is_closed(on_gpu: Callable[..., WhisperX], sample: Path) -> None:
+    left = []
+    for _ in range(3):
+        recogniser = on_gpu()
+        recogniser.transcribe(sample, "ru", no_progress)
+        in_use = free()
+        recogniser.close()
+        left.append(free())
+        assert left[-1] > in_use
+    assert left[2] == left[1]  # what CUDA's own libraries take when they are first used stays

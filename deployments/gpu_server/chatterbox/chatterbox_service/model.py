@@ -26,6 +26,8 @@ REPOSITORY = "ResembleAI/chatterbox"
 WEIGHTS = ("ve.pt", "t3_mtl23ls_v2.safetensors", "s3gen.pt", "grapheme_mtl_merged_expanded_v1.json")
 EXTRAS = ("conds.pt", "Cangjie5_TC.json")  # the model's own voice; how Chinese is spelt for it
 TOKENS_PER_SECOND = 25  # of speech
+# What CUDA's driver, cuBLAS and cuDNN say through torch, which has no class for it: nothing is broken, the next request may find room.
+_OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 _SOUNDS = 6561  # speech tokens below this are sounds; of the others the vocoder knows nothing
 
 _HELPERS = {  # packages that put into text what the model has to read there
@@ -225,7 +227,9 @@ class _FailuresNamed:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, self._torch.OutOfMemoryError):
+        if isinstance(error, self._torch.OutOfMemoryError) or (
+            isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+        ):
             self._torch.cuda.empty_cache()
             raise OutOfMemory("the GPU's memory is full", retry_after=10) from error
         if isinstance(error, RuntimeError) and ("CUDA error" in str(error) or "device-side assert" in str(error)):

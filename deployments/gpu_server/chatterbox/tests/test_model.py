@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 import soundfile
 import torch
 from chatterbox_service.app import create_app
-from chatterbox_service.errors import ModelFailed, NoSpeech
+from chatterbox_service.errors import ModelFailed, NoSpeech, OutOfMemory
 from chatterbox_service.model import Chatterbox, Manner, Stopped, load
 from chatterbox_service.references import References
 from chatterbox_service.settings import Settings
@@ -57,9 +57,12 @@ def write_tokenizer(path: Path) -> None:
     tokenizer.save(str(path))
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder as the hub's: every file that `from_local` reads, and the two that it may lack."""
+def write_weights(folder: Path, language_model: Mapping[str, int]) -> None:
+    """A folder as the hub's: every file that `from_local` reads, and the two that it may lack.
+
+    Args:
+        language_model: what differs from the real one.
+    """
     from chatterbox.models.s3gen import S3Gen
     from chatterbox.models.t3 import T3
     from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS
@@ -68,22 +71,24 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from chatterbox.mtl_tts import ChatterboxMultilingualTTS
     from safetensors.torch import save_file
 
+    LLAMA_CONFIGS["Llama_520M"] |= language_model
+    torch.manual_seed(1)
+    write_tokenizer(folder / "grapheme_mtl_merged_expanded_v1.json")
+    save_file(T3(T3Config.multilingual()).state_dict(), folder / "t3_mtl23ls_v2.safetensors")
+    torch.save(VoiceEncoder().state_dict(), folder / "ve.pt")
+    torch.save(S3Gen().state_dict(), folder / "s3gen.pt")
+    (folder / "Cangjie5_TC.json").write_text(json.dumps(["明\thq", "日\th", "曰\th"]), "utf-8")
+    tts = ChatterboxMultilingualTTS.from_local(folder, "cpu")
+    with torch.inference_mode():
+        tts.prepare_conditionals(io.BytesIO(recording(pitch=90.0)))
+    tts.conds.save(folder / "conds.pt")
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SMALL.items():
-            patch.setitem(LLAMA_CONFIGS["Llama_520M"], name, value)
-        torch.manual_seed(1)
-        write_tokenizer(folder / "grapheme_mtl_merged_expanded_v1.json")
-        save_file(T3(T3Config.multilingual()).state_dict(), folder / "t3_mtl23ls_v2.safetensors")
-        torch.save(VoiceEncoder().state_dict(), folder / "ve.pt")
-        torch.save(S3Gen().state_dict(), folder / "s3gen.pt")
-        (folder / "Cangjie5_TC.json").write_text(json.dumps(["明\thq", "日\th", "曰\th"]), "utf-8")
-        tts = ChatterboxMultilingualTTS.from_local(folder, "cpu")
-        with torch.inference_mode():
-            tts.prepare_conditionals(io.BytesIO(recording(pitch=90.0)))
-        tts.conds.save(folder / "conds.pt")
-        del tts
-        yield folder
+    write_weights(folder, SMALL)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -194,6 +199,41 @@ def test_nothing_of_a_generation_stays_behind(model: Chatterbox, hello: np.ndarr
     speak(model)
     assert spies(model) == before
     assert model._tts.conds is model._own_conditionals
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of 79.18 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=["torch", "cuBLAS", "the driver", "cuDNN"],
+)
+def test_memory_that_ran_out_is_no_broken_gpu(model: Chatterbox, error: Exception) -> None:
+    with pytest.raises(OutOfMemory), model._failures_named():
+        raise error
+    with pytest.raises(ModelFailed), model._failures_named():
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+def test_a_gpu_without_memory_refuses_and_speaks_when_it_has_some(model: Chatterbox, hello: np.ndarray) -> None:
+    if model.device != "cuda":
+        pytest.skip("torch finds no GPU here")
+    taken = []
+    torch.cuda.empty_cache()
+    piece = torch.cuda.mem_get_info()[0]
+    while piece >= 2**20:
+        try:
+            taken.append(torch.empty(piece, dtype=torch.uint8, device="cuda"))
+        except torch.OutOfMemoryError:
+            piece //= 2
+    with pytest.raises(OutOfMemory):
+        speak(model)
+    del taken
+    torch.cuda.empty_cache()
+    assert np.array_equal(speak(model), hello)
 
 
 def test_the_service_speaks_with_it(model: Chatterbox) -> None:
