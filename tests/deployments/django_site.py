@@ -1,5 +1,7 @@
 """The example project of deployments/django in this process, on a database of a test's own, and the people who use it."""
 
+# ruff: noqa: E402  # Django is set up before its models are imported
+
 from __future__ import annotations
 
 import hashlib
@@ -29,13 +31,15 @@ import django
 django.setup()
 
 from django.conf import settings
+
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the others take their time on purpose
+
+from coursedub_django.models import Answer, Course, Delivery, Job, Lesson
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 from django.db import connections
 from django.test import Client, override_settings
 from django.test.utils import setup_test_environment, teardown_test_environment
-
-from coursedub_django.models import Answer, Course, Delivery, Job, Lesson
 
 MEDIA = b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00" + b"\x00" * 500  # how a file in MP4 begins
 

@@ -75,7 +75,9 @@ class PlayedPrefect(PlayedServer):
         self.leaves(run, "review", lines)
         self.leaves(run, "review-files", [{"what": what, "address": address} for what, address in (files or {}).items()])
         until = (datetime.now(UTC) + timedelta(days=7)).isoformat()
-        self.enters(run, "PAUSED", "Suspended", pause_reschedule=True, pause_timeout=until, run_input_keyset={"response": "r", "schema": "s"})
+        self.enters(
+            run, "PAUSED", "Suspended", pause_reschedule=True, pause_timeout=until, run_input_keyset={"response": "r", "schema": "s"}
+        )
 
     def leaves(self, run: object, key: str, table: list[dict[str, Any]]) -> None:
         """An artifact."""
@@ -152,9 +154,14 @@ class PlayedPrefect(PlayedServer):
             if run["idempotency_key"] == body["idempotency_key"]:
                 return 200, run
         if len(json.dumps(body["parameters"])) > LARGEST:
-            return 422, {"exception_message": "Invalid request received.", "exception_detail": [{"msg": "Value error, Flow run parameters"}]}
+            return 422, {
+                "exception_message": "Invalid request received.",
+                "exception_detail": [{"msg": "Value error, Flow run parameters"}],
+            }
         if not isinstance(body["parameters"].get("source"), str) or len(body["parameters"].get("target_language", "")) < 2:
-            return 409, {"detail": "Error creating flow run: Validation failed for field 'source'. Failure reason: None is not of type 'string'"}
+            return 409, {
+                "detail": "Error creating flow run: Validation failed for field 'source'. Failure reason: None is not of type 'string'"
+            }
         made = str(uuid4())
         now = datetime.now(UTC).isoformat()
         self.runs[made] = {**body, "id": made, "created": now, "deployment_id": DEPLOYMENT, "estimated_run_time": 0.0}

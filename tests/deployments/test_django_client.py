@@ -6,11 +6,7 @@ from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
-
-from tests.deployments import django_site  # noqa: F401  # Django's settings
-from tests.deployments.played_prefect import Hangs, LosesAnswer, Nonsense, PlayedPrefect, Refuses
-
-from coursedub_django.prefect_api import (  # isort: skip
+from coursedub_django.prefect_api import (
     AnswerRefused,
     BadParameters,
     BadRequest,
@@ -22,6 +18,8 @@ from coursedub_django.prefect_api import (  # isort: skip
     ServerFault,
     Unreachable,
 )
+
+from tests.deployments.played_prefect import Hangs, LosesAnswer, Nonsense, PlayedPrefect, Refuses
 
 GOOD = {"source": "https://example.org/lesson.mp4", "target_language": "en"}
 
@@ -67,7 +65,10 @@ def test_what_passes_is_tried_again_and_done_once(
 def test_it_waits_as_long_as_it_is_asked_to_and_no_longer_than_a_person_does(
     api: PrefectApi, prefect: PlayedPrefect, waits: list[float]
 ) -> None:
-    prefect.moves = [("filter", Refuses(429, headers=(("Retry-After", "2"),))), ("filter", Refuses(503, headers=(("Retry-After", "3600"),)))]
+    prefect.moves = [
+        ("filter", Refuses(429, headers=(("Retry-After", "2"),))),
+        ("filter", Refuses(503, headers=(("Retry-After", "3600"),))),
+    ]
     assert api.runs([uuid4()]) == {}
     assert waits == [2.0, 5.0]
 
@@ -92,7 +93,7 @@ def test_nobody_there() -> None:
 
 
 def test_kinds_of_refusal_are_told_apart(api: PrefectApi, prefect: PlayedPrefect) -> None:
-    with pytest.raises(BadParameters, match="settings were refused.*field 'source'"):
+    with pytest.raises(BadParameters, match=r"settings were refused.*field 'source'"):
         api.create_run({"target_language": "en"}, "no source", "")
     with pytest.raises(BadRequest, match="too large"):
         api.create_run({**GOOD, "title": "x" * 600_000}, "large", "")
@@ -106,7 +107,9 @@ def test_kinds_of_refusal_are_told_apart(api: PrefectApi, prefect: PlayedPrefect
     assert Unreachable.passing and ServerFault.passing
 
 
-@pytest.mark.parametrize("said", [Nonsense(), Refuses(200, []), Refuses(200, {"id": "no"}), Refuses(200, None)], ids=["html", "list", "odd", "null"])
+@pytest.mark.parametrize(
+    "said", [Nonsense(), Refuses(200, []), Refuses(200, {"id": "no"}), Refuses(200, None)], ids=["html", "list", "odd", "null"]
+)
 def test_nonsense_is_an_error_like_others(said: Nonsense | Refuses, api: PrefectApi, prefect: PlayedPrefect) -> None:
     prefect.moves = [("create_flow_run", said)]
     with pytest.raises(PrefectError, match="isn't understood"):
@@ -166,7 +169,11 @@ def test_progress_is_that_of_stages_by_what_they_usually_take(api: PrefectApi, p
     found = api.progress(api.runs([run.id])[run.id])
     assert found.stage == "translate" and found.share == pytest.approx(0.01 + 0.03 + 0.12 + 0.12 + 0.13)
     assert found.eta == pytest.approx(40 / 0.40 * 0.59), "what was cached took no time"
-    assert [(stage.name, stage.state) for stage in found.stages][:3] == [("ingest", "cached"), ("extract_audio", "done"), ("separate", "done")]
+    assert [(stage.name, stage.state) for stage in found.stages][:3] == [
+        ("ingest", "cached"),
+        ("extract_audio", "done"),
+        ("separate", "done"),
+    ]
     assert {stage.state for stage in found.stages[5:-1]} == {"waiting"}
 
 

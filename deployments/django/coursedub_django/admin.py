@@ -235,7 +235,7 @@ class JobAdmin(Confined):
             path("progress/", view(self.progress_view), name="coursedub_progress"),
             path("<uuid:pk>/review/", view(self.review_view), name="coursedub_review"),
             path("<uuid:pk>/file/<str:what>/", view(self.file_view), name="coursedub_file"),
-            path("<uuid:pk>/<str:verb>/", view(require_POST(self.verb_view)), name="coursedub_verb"),
+            path("<uuid:pk>/do/<str:verb>/", view(require_POST(self.verb_view)), name="coursedub_verb"),
             *super().get_urls(),
         ]
 

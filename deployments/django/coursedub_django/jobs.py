@@ -328,7 +328,7 @@ def _cost(values: Mapping[str, Any]) -> Decimal | None:
 def decimal(value: Any) -> Decimal | None:
     """
     >>> decimal(1.25), decimal("nan"), decimal(None), decimal({})
-    (Decimal('1.25'), None, None, None)
+    (Decimal('1.2500'), None, None, None)
     """
     try:
         found = Decimal(str(value))

@@ -218,7 +218,8 @@ class PrefectApi:
         """
         user, _colon, password = auth.partition(":")
         self._deployment, self._tries, self._wait = deployment, tries, wait
-        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
+        # Certificates are read where there are some to check: that takes longer than a request.
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else address.startswith("https:")
         self._client = httpx.Client(base_url=address.rstrip("/"), auth=(user, password) if auth else None, timeout=timeout, verify=verify)
 
     @classmethod

@@ -1,6 +1,6 @@
 """Where runs tell what became of a job. Nothing is believed that isn't signed, fresh and new.
 
-`X-Coursedub-Signature: sha256=<hex of HMAC-SHA256(secret, timestamp + "." + body)>`. A delivery counts once, by its id and its signature: the
+`X-Coursedub-Signature: sha256=<hex of HMAC-SHA256(secret, timestamp + "." + body)>`. A delivery counts once, by id and by signature: the
 id is not signed, so a copy under another one is known by the latter. Whoever sends again what was taken already is told so, with 200.
 """
 
