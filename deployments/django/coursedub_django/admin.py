@@ -13,9 +13,12 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
 from django.core.cache import cache
 from django.core.exceptions import PermissionDenied
+from django.db import models
 from django.db.models import Count, QuerySet
+from django.forms.widgets import Script
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
@@ -90,6 +93,7 @@ class Confined(admin.ModelAdmin):
 class LessonInline(admin.TabularInline):
     model = Lesson
     extra = 0
+    formfield_overrides: ClassVar = {models.CharField: {"widget": AdminTextInputWidget(attrs={"size": 28, "class": ""})}}
     fields = ("position", "title", "file", "source")
     show_change_link = True
 
@@ -98,6 +102,7 @@ class LessonInline(admin.TabularInline):
 class CourseAdmin(Confined):
     list_display = ("title", "owner", "target_languages", "lesson_count", "created_at")
     search_fields = ("title",)
+    formfield_overrides: ClassVar = {models.TextField: {"widget": AdminTextareaWidget(attrs={"rows": 3})}}
     inlines = (LessonInline,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -199,7 +204,7 @@ class LessonAdmin(Confined):
 
 @admin.register(Job)
 class JobAdmin(Confined):
-    list_display = ("lesson_title", "into", "shown_state", "progress", "expected", "paid", "created_at", "created_by")
+    list_display = ("lesson_title", "into", "shown_state", "progress", "paid", "asked_for")
     list_display_links = ("lesson_title",)
     list_filter = ("state", "publication", "target_language", ("lesson__course", admin.RelatedOnlyFieldListFilter))
     search_fields = ("lesson__title", "lesson__course__title")
@@ -209,7 +214,7 @@ class JobAdmin(Confined):
 
     class Media:
         css: ClassVar = {"all": ("coursedub_django/coursedub.css",)}
-        js = ("coursedub_django/progress.js",)
+        js = (Script("coursedub_django/progress.js", defer=True),)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("lesson__course", "created_by", "published_by")
@@ -256,14 +261,17 @@ class JobAdmin(Confined):
     @admin.display(description=_("progress"), ordering="share")
     def progress(self, job: Job) -> SafeString:
         return format_html(
-            '<progress class="cd-progress" data-cd-share max="1" value="{}"></progress><span data-cd-stage class="cd-quiet">{}</span>',
+            '<progress class="cd-progress" data-cd-share max="1" value="{}"></progress><span data-cd-eta>{}</span> '
+            '<span data-cd-stage class="cd-quiet">{}</span>',
             job.share,
-            str(STAGE_NAMES.get(job.stage, "")),
+            eta_of(job),
+            str(STAGE_NAMES.get(job.stage, "")) if job.state == Job.State.RUNNING else "",
         )
 
-    @admin.display(description=_("expected at"), ordering="eta")
-    def expected(self, job: Job) -> SafeString:
-        return format_html("<span data-cd-eta>{}</span>", eta_of(job))
+    @admin.display(description=_("asked for"), ordering="created_at")
+    def asked_for(self, job: Job) -> SafeString:
+        when = date_format(timezone.localtime(job.created_at), "j M H:i")
+        return format_html('{} <span class="cd-quiet">{}</span>', when, job.created_by or "—")
 
     @admin.display(description=_("cost"), ordering="cost")
     def paid(self, job: Job) -> SafeString:
@@ -608,9 +616,9 @@ def review_words() -> dict[str, str]:
         "undo": gettext("Undo the changes of this line"),
         "translation": gettext("Translation of the line at %s"),
         "approve": gettext("Approve"),
-        "approve_changes": gettext("Approve with %d changed lines"),
+        "approve_changes": gettext("Approve with changes (%d)"),
         "none_changed": gettext("nothing changed"),
-        "changed": gettext("%d lines changed"),
+        "changed": gettext("changed lines: %d"),
         "unplayable": gettext("The sound can't be loaded. Load the page again."),
         "reason": gettext("Say why you reject it: somebody has to make it better."),
         "lost": gettext("Your changes are not saved yet. Leave them?"),
