@@ -105,4 +105,4 @@ def signed(event: Mapping[str, Any], secret: str = SECRET, at: float | None = No
     timestamp = str(int(time.time() if at is None else at))
     signature = hmac.new(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
     headers = {"X-Coursedub-Timestamp": timestamp, "X-Coursedub-Signature": f"sha256={signature}", "X-Coursedub-Delivery": delivery}
-    return {"data": body, "content_type": "application/json", "headers": {**headers, "X-Coursedub-Event": str(event.get("event"))}}
+    return {"data": body, "content_type": "application/json", "headers": headers}

@@ -20,12 +20,12 @@ from prefect import flow, suspend_flow_run, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.input import RunInput
 from prefect.states import Completed
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 LINES = [
     ("a1", 0.5, 3.1, "Сегодня поговорим о свете.", "Today we will talk about light.", ""),
     ("b2", 3.6, 7.4, "Свет кажется белым, но в нём все цвета сразу.", "Light seems white, but it has all the colours at once.", ""),
-    ("c3", 8.0, 11.9, "Призма разводит их в стороны.", "The prism breeds them to the sides.", "rate 1.24, heard otherwise"),
+    ("c3", 8.0, 11.9, "Призма разводит их в стороны.", "The prism breeds them to the sides.", "rate 1.24; heard otherwise"),
     ("d4", 12.4, 16.0, "Так Ньютон открыл спектр.", "That is how Newton discovered the spectrum.", ""),
     ("e5", 16.6, 21.2, "Красный преломляется слабее всех, фиолетовый сильнее.", "Red is bent least, violet most.", "drift 0.8 s"),
     ("f6", 22.0, 25.5, "Попробуйте сами: нужен только стакан воды.", "Try it yourself: all you need is a glass of water.", ""),
@@ -43,7 +43,7 @@ class LineEdit(BaseModel):
 class ReviewAnswer(RunInput):
     decision: Literal["approve", "reject"]
     reason: str = ""
-    edits: list[LineEdit] = []
+    edits: list[LineEdit] = Field(default_factory=list)
     reviewer: str = ""
 
 
@@ -82,8 +82,8 @@ def dub_video(
         worked.with_options(name=stage)(stage, seconds)
     result = {
         **{"addresses": {"video": str(video), "voice": str(sound_of(video))}, "cost": 0.42, "seconds": 83.0, "lines": len(LINES)},
-        **{"flags": 2, "word_error_rate": 0.013, "edits": json.loads(approved.read_text()) if approved.exists() else []},
-        **({"kinescope_id": f"stand-in-{video.stem[:8]}"} if kinescope else {}),
+        **{"lines_flagged": 2, "word_error_rate": 0.013, "edits": json.loads(approved.read_text()) if approved.exists() else []},
+        **({"kinescope": {"video": f"stand-in-{video.stem[:8]}", "address": "https://kinescope.io/stand-in"}} if kinescope else {}),
     }
     create_table_artifact(table=[{"name": name, "value": json.dumps(value)} for name, value in result.items()], key="result")
     return result

@@ -131,7 +131,7 @@ def test_cancelling(api: PrefectApi, prefect: PlayedPrefect) -> None:
 def test_a_review_is_read_and_answered_once(api: PrefectApi, prefect: PlayedPrefect) -> None:
     run = api.create_run(GOOD, "key", "").id
     assert api.review_request(run) is None
-    rows = [{"id": "a", "start": 1, "end": 2.5, "speaker": "", "source": "Свет", "translation": "Light", "flags": "rate, drift"}]
+    rows = [{"id": "a", "start": 1, "end": 2.5, "speaker": "", "source": "Свет", "translation": "Light", "flags": "rate; drift"}]
     prefect.asks(run, [{**rows[0], "translation": "of an earlier review"}], {})
     prefect.asks(run, rows, {"original_audio": "s3://lessons/a.m4a"})
     asked = api.review_request(run)
@@ -195,10 +195,12 @@ def test_a_stage_that_runs_again_is_not_done(api: PrefectApi, prefect: PlayedPre
 def test_a_result_is_read_whatever_is_in_it(api: PrefectApi, prefect: PlayedPrefect) -> None:
     run = api.create_run(GOOD, "key", "").id
     assert api.result(run) is None
-    prefect.results_in(run, addresses={"video": "s3://lessons/v.mp4", "voice": None}, cost=1.5, kinescope_id="abc", word_error_rate=0.02)
+    prefect.results_in(
+        run, addresses={"video": "s3://lessons/v.mp4", "voice": None}, cost=1.5, kinescope={"video": "abc"}, word_error_rate=0.02
+    )
     found = api.result(run)
     assert found and found.addresses == {"video": "s3://lessons/v.mp4"}
-    assert found.values == {"cost": 1.5, "kinescope_id": "abc", "word_error_rate": 0.02}
+    assert found.values == {"cost": 1.5, "kinescope": {"video": "abc"}, "word_error_rate": 0.02}
 
 
 def test_many_runs_are_asked_for_page_by_page(api: PrefectApi, prefect: PlayedPrefect) -> None:

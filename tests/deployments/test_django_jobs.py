@@ -178,10 +178,10 @@ def test_a_job_follows_its_run(boss: Any, prefect: PlayedPrefect, heard: list[st
     assert (job.state, job.stage) == (State.RUNNING, "separate") and job.share == pytest.approx(0.07)
     assert job.started_at and job.eta > datetime.now(UTC) + timedelta(seconds=80)
     assert job.stages[0] == ["ingest", "done", 1.0]
-    prefect.results_in(job.run_id, addresses={"video": "s3://lessons/v.mp4"}, cost=0.25, lines=12, flags=2, word_error_rate=0.01)
+    prefect.results_in(job.run_id, addresses={"video": "s3://lessons/v.mp4"}, cost=0.25, lines=12, lines_flagged=2, word_error_rate=0.01)
     job = synced(job)
     assert (job.state, job.share, job.cost, job.eta) == (State.COMPLETED, 1.0, Decimal("0.25"), None)
-    assert job.addresses == {"video": "s3://lessons/v.mp4"} and job.result["flags"] == 2
+    assert job.addresses == {"video": "s3://lessons/v.mp4"} and job.result["lines_flagged"] == 2
     assert heard == ["job_started", "job_completed"]
 
 
@@ -417,7 +417,7 @@ def test_publishing_is_another_run_of_what_was_approved(boss: Any, prefect: Play
     assert parameters == {**job.parameters, "kinescope": "coursedub-kinescope/default"}
     with pytest.raises(jobs.NotPossible):
         jobs.publish(now_(job), boss)
-    prefect.results_in(job.publish_run_id, kinescope_id="k-1")
+    prefect.results_in(job.publish_run_id, kinescope={"video": "k-1", "address": "https://kinescope.io/k-1"})
     job = synced(job)
     assert (job.publication, job.kinescope_id, job.published_by) == (Publication.PUBLISHED, "k-1", boss) and job.published_at
     assert heard[-1] == "lesson_published"
@@ -431,7 +431,7 @@ def test_a_publication_that_fails_says_why_and_can_be_tried_again(boss: Any, pre
     assert (job.publication, job.publication_error) == (Publication.FAILED, "Kinescope doesn't take the token")
     assert job.state == State.COMPLETED
     jobs.publish(job, boss)
-    prefect.results_in(job.publish_run_id, kinescope_id="k-2")
+    prefect.results_in(job.publish_run_id, kinescope={"video": "k-2"})
     assert synced(job).kinescope_id == "k-2"
 
 
@@ -463,7 +463,7 @@ def test_a_publication_whose_start_was_lost_is_one_run(boss: Any, prefect: Playe
 
 
 def test_without_kinescope_or_with_the_id_at_hand_it_is_published_at_once(boss: Any, prefect: PlayedPrefect, heard: list[str]) -> None:
-    uploaded = completed(boss, prefect, kinescope_id="k-3")
+    uploaded = completed(boss, prefect, kinescope={"video": "k-3"})
     jobs.publish(uploaded, boss)
     assert (uploaded.publication, uploaded.kinescope_id) == (Publication.PUBLISHED, "k-3")
     with coursedub(API_URL=prefect.api, KINESCOPE=""):

@@ -88,6 +88,26 @@ def test_a_review_and_its_reminders(job: Any) -> None:
     assert now_(job).review_reminders == 2
 
 
+def test_a_publication(job: Any) -> None:
+    run = uuid4()
+    Job.objects.update(state=State.COMPLETED, publication="publishing", publish_run_id=run)
+    viewed = {"kinescope_id": "k-1", "kinescope_url": "https://kinescope.io/k-1"}
+    send({**event(job, "video_completed"), "run_id": str(uuid4()), **viewed}, delivery="of another run")
+    assert now_(job).publication == "publishing"
+    send({**event(job, "video_completed"), "run_id": str(run), **viewed}, delivery="its own")
+    assert (now_(job).publication, now_(job).kinescope_id, now_(job).kinescope_url) == ("published", *viewed.values())
+    send({**event(job, "video_failed"), "run_id": str(run)}, delivery="too late")
+    assert now_(job).publication == "published"
+
+
+def test_a_publication_that_fails(job: Any) -> None:
+    run = uuid4()
+    Job.objects.update(state=State.COMPLETED, publication="publishing", publish_run_id=run)
+    send({**event(job, "video_failed", error="EngineRefused: Kinescope: the token isn't valid"), "run_id": str(run)})
+    assert (now_(job).publication, now_(job).publication_error) == ("failed", "Kinescope: the token isn't valid")
+    assert now_(job).state == State.COMPLETED
+
+
 def test_files_that_come_before_the_end(job: Any) -> None:
     send(event(job, "voiceover_uploaded", voice_url="s3://lessons/v.m4a"))
     assert (now_(job).state, now_(job).addresses) == (State.RUNNING, {"voice": "s3://lessons/v.m4a"})

@@ -55,6 +55,8 @@ STAGE_NAMES = {
     "render": _("Putting the video together"),
     "inspect": _("Checking the result"),
     "gpu_server": _("Working on the GPU server"),
+    "publish": _("Copying the files"),
+    "kinescope": _("Uploading to Kinescope"),
 }
 STAGE_STATES = {
     "waiting": _("to do"),
@@ -317,7 +319,6 @@ class JobAdmin(Confined):
             "answers": job.answers.select_related("reviewer"),
             "problem": problem,
             "advice": advice(job.error) if job.has_failed else "",
-            "kinescope_page": settings().kinescope_page.format(id=job.kinescope_id) if job.kinescope_id else "",
             "may": self._may(request, job),
         }
         return page(request, self.admin_site, "job.html", str(job), **context)
@@ -378,6 +379,8 @@ class JobAdmin(Confined):
     def file_view(self, request: HttpRequest, pk: UUID, what: str) -> HttpResponseBase:
         """A file of a job, or of its review (`review-…`), by a link that works for an hour and is made when it is asked for."""
         job = self._job(request, pk)
+        if what == "lesson":
+            return self._lesson_file(request, job)
         if what.startswith("review-"):
             if not request.user.has_perm("coursedub.review_job"):
                 raise PermissionDenied
@@ -395,6 +398,17 @@ class JobAdmin(Confined):
         except NoLink as error:
             return HttpResponse(str(error), status=404, content_type="text/plain; charset=utf-8")
         return served(request, file.open("rb"), file.name, as_attachment)
+
+    def _lesson_file(self, request: HttpRequest, job: Job) -> HttpResponseBase:
+        """The recording itself, as it is now."""
+        if job.lesson.file:
+            try:
+                return served(request, job.lesson.file.open("rb"), PurePosixPath(job.lesson.file.name).name)
+            except OSError:
+                raise Http404 from None
+        if job.lesson.source.startswith("s3://"):
+            raise Http404
+        return redirect(job.lesson.source)
 
     def _review_files(self, job: Job) -> Mapping[str, str]:
         key = f"coursedub-review-{job.run_id}"
@@ -438,12 +452,15 @@ class JobAdmin(Confined):
         lines = asked_for.lines
         voices = dict.fromkeys([*(line.voice for line in lines if line.voice), *settings().voices.get(job.target_language, ())])
         media = {what: reverse("admin:coursedub_file", args=[job.pk, f"review-{what}"]) for what in asked_for.files}
+        if "original_audio" not in media:  # before there is a voice-over
+            media["original_audio"] = reverse("admin:coursedub_file", args=[job.pk, "lesson"])
         data = {
             "request": asked_for.id,
             "lines": [
                 {
                     **{"id": line.id, "start": line.start, "end": line.end, "speaker": line.speaker, "source": line.source},
                     **{"translation": line.translation, "flags": list(line.flags), "voice": line.voice, "silent": line.silent},
+                    "heard": line.heard,
                 }
                 for line in lines
             ],
@@ -584,7 +601,7 @@ def facts_of(job: Job) -> list[tuple[str, str]]:
         facts.append((gettext("Time it took"), ngettext("%d minute", "%d minutes", round(seconds / 60)) % round(seconds / 60)))
     if isinstance(lines := values.get("lines"), int):
         facts.append((gettext("Lines"), str(lines)))
-    if isinstance(flags := values.get("flags"), int):
+    if isinstance(flags := values.get("lines_flagged"), int):
         facts.append((gettext("Lines to look at"), str(flags)))
     if isinstance(rate := values.get("word_error_rate"), int | float):
         facts.append((gettext("Words heard wrongly when listened to again"), f"{number_format(100 * rate, 1)} %"))
@@ -621,5 +638,6 @@ def review_words() -> dict[str, str]:
         "changed": gettext("changed lines: %d"),
         "unplayable": gettext("The sound can't be loaded. Load the page again."),
         "reason": gettext("Say why you reject it: somebody has to make it better."),
+        "heard": gettext("heard: %s"),
         "lost": gettext("Your changes are not saved yet. Leave them?"),
     }

@@ -41,10 +41,9 @@ class Settings:
     upload_link_days: int = 7  # that a run may wait in the queue
     max_megabytes: float = 500.0  # of a lesson
     # publishing
-    kinescope: str = ""  # what dub_video's parameter `kinescope` takes: a saved block
-    kinescope_page: str = "https://kinescope.io/{id}"
+    kinescope: str = ""  # what dub_video's parameter `kinescope` takes: a saved block, a project's id
     # webhooks
-    webhook: str = ""  # what dub_video's parameter `webhook` takes
+    webhook: str = ""  # what dub_video's parameter `webhook` takes: a saved block, the address of this site's webhook
     webhook_secrets: tuple[str, ...] = ()  # any of them may sign, so that they can be changed without a gap
     webhook_window: float = 300.0  # seconds that a delivery's time may be off
 

@@ -172,7 +172,17 @@ def learn(job_id: UUID, run: Run) -> None:
         log.warning("run %s is in a state that isn't known: %s", run.id, run.state.type)
         return
     error = readable(run.state.message) if became in Job.FAILURES else ""
-    moved(job_id, run.id, became, run.state.at, error=error, until=run.state.expires, is_current=True)
+    until = _deadline(job_id, run) if became == State.REVIEW else None
+    moved(job_id, run.id, became, run.state.at, error=error, until=until, is_current=True)
+
+
+def _deadline(job_id: UUID, run: Run) -> datetime | None:
+    """When the review expires, where no webhook has said so. Prefect's own time-out comes later."""
+    job = Job.objects.get(pk=job_id)
+    if job.review_deadline and job.state == State.REVIEW:
+        return None
+    days = job.parameters.get("review_days")
+    return run.state.at + timedelta(days=days) if isinstance(days, int | float) else run.state.expires
 
 
 def moved(
@@ -314,8 +324,8 @@ def _sync_one(job: Job, run: Run | None, api: PrefectApi, now: datetime) -> None
             changed["addresses"] = dict(found.addresses)
         if (cost := _cost(values)) is not None:
             changed["cost"] = cost
-        if values.get("kinescope_id"):
-            changed["kinescope_id"] = str(values["kinescope_id"])[:100]
+        if there := viewed(values):
+            changed["kinescope_id"], changed["kinescope_url"] = there
         Job.objects.filter(pk=job.pk).update(**changed)
 
 
@@ -323,6 +333,19 @@ def _cost(values: Mapping[str, Any]) -> Decimal | None:
     spent = values.get("gpu_server")
     of_server = spent.get("cost") if isinstance(spent, dict) else None
     return decimal(values.get("cost") if values.get("cost") is not None else of_server)
+
+
+def viewed(values: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Id and address of the video at Kinescope, by a run's result.
+
+    >>> viewed({"kinescope": {"video": "a1", "address": "https://kinescope.io/a1"}}), viewed({})
+    (('a1', 'https://kinescope.io/a1'), None)
+    """
+    found = values.get("kinescope")
+    if not isinstance(found, dict) or not found.get("video"):
+        return None
+    address = str(found.get("address") or "")
+    return str(found["video"])[:100], address[:500] if address.startswith(("https://", "http://")) else ""
 
 
 def decimal(value: Any) -> Decimal | None:
@@ -423,8 +446,8 @@ def checked_edits(given: Any, lines: Sequence[Line]) -> list[dict[str, Any]]:
             if len(wanted) > LONGEST_TEXT or not wanted.isprintable():
                 raise NotPossible(_("A line has at most %d characters, all of them visible.") % LONGEST_TEXT)
             edit["text"] = wanted
-        if isinstance(voice, str) and (name := voice.strip()) and name != line.voice:
-            if len(name) > 100 or not re.fullmatch(r"[\w .:/+-]+", name):
+        if isinstance(voice, str) and (name := voice.strip()) != line.voice:  # "": the lesson's again
+            if len(name) > 100 or not re.fullmatch(r"[\w .:/+-]*", name):
                 raise NotPossible(_("There can't be a voice of this name: %s") % name[:100])
             edit["voice"] = name
         if isinstance(silent, bool) and silent != line.silent:
@@ -504,7 +527,7 @@ def publish(job: Job, user: Any) -> None:
             raise NotPossible(_("The lesson's recording was replaced since it was dubbed. Dub it again first."))
         locked.published_by, locked.publication_error = user, ""
         if locked.kinescope_id or not found.kinescope:
-            _published(locked, locked.kinescope_id)
+            _published(locked)
         else:
             locked.publication, locked.publish_run_id = Publication.PUBLISHING, None
             locked.publish_key = f"coursedub-publish-{uuid.uuid4()}"
@@ -528,21 +551,40 @@ def _submit_publication(job: Job, api: PrefectApi) -> None:
     job.refresh_from_db()
 
 
-def _published(job: Job, kinescope_id: str) -> None:
+def _published(job: Job) -> None:
     job.publication, job.published_at, job.publication_error = Publication.PUBLISHED, timezone.now(), ""
-    job.kinescope_id = kinescope_id
-    job.save(update_fields=["publication", "published_at", "published_by", "publication_error", "kinescope_id"])
+    job.save()
     signals.send(signals.lesson_published, job)
 
 
+def publication_ended(job_id: UUID, run_id: UUID, there: tuple[str, str] | None, why: str = "") -> None:
+    """
+    Args:
+        run_id: that should have published it; of another, earlier one it is no news.
+        there: id and address at Kinescope.
+        why: it failed.
+    """
+    with transaction.atomic():
+        job = Job.objects.select_for_update().get(pk=job_id)
+        if job.publication != Publication.PUBLISHING or job.publish_run_id != run_id:
+            return
+        if there:
+            job.kinescope_id, job.kinescope_url = there
+            _published(job)
+        else:
+            job.publication, job.publication_error = Publication.FAILED, why
+            job.save(update_fields=["publication", "publication_error"])
+
+
 def _sync_publication(job: Job, run: Run | None, api: PrefectApi) -> None:
-    why, kinescope_id = "", ""
+    assert job.publish_run_id is not None
+    there, why = None, ""
     if run is None:
         why = _("Prefect no longer knows the run: it was deleted there.")
     elif run.state.type == "COMPLETED" and run.state.name not in _COMPLETED:
         found = api.result(run.id)
-        kinescope_id = str((found.values.get("kinescope_id") if found else "") or "")[:100]
-        why = "" if kinescope_id else _("The run has ended without a Kinescope id.")
+        there = viewed(found.values) if found else None
+        why = _("The run has ended without a Kinescope id.")
     elif run.state.type == "PAUSED":
         api.cancel(run.id)
         why = _("The lesson has changed since it was approved. Dub it again, and have it reviewed.")
@@ -550,15 +592,7 @@ def _sync_publication(job: Job, run: Run | None, api: PrefectApi) -> None:
         why = readable(run.state.message) or run.state.name
     else:
         return
-    with transaction.atomic():
-        locked = Job.objects.select_for_update().get(pk=job.pk)
-        if locked.publication != Publication.PUBLISHING:
-            return
-        if why:
-            locked.publication, locked.publication_error = Publication.FAILED, why
-            locked.save(update_fields=["publication", "publication_error"])
-        else:
-            _published(locked, kinescope_id)
+    publication_ended(job.pk, job.publish_run_id, there, why)
 
 
 # --- Errors in words

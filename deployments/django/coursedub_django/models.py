@@ -210,6 +210,7 @@ class Job(models.Model):
     publish_key = models.CharField(max_length=100, blank=True)
     publication_error = models.TextField(_("why it isn't published"), blank=True)
     kinescope_id = models.CharField(_("Kinescope id"), max_length=100, blank=True)
+    kinescope_url = models.URLField(max_length=500, blank=True)
     published_at = models.DateTimeField(_("published"), null=True, blank=True)
     published_by = models.ForeignKey(
         django_settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("published by")

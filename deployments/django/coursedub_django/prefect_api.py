@@ -44,6 +44,7 @@ STAGES: Mapping[str, float] = {
     "inspect": 0.11,
 }
 GPU_SERVER = "gpu_server"  # the task that waits while the GPU server works on all that is left
+AFTERWARDS = ("publish", "kinescope")  # tasks after the stages, which take no share that is known
 
 
 class PrefectError(Exception):
@@ -181,13 +182,14 @@ class Line:
     flags: tuple[str, ...] = ()
     voice: str = ""
     silent: bool = False
+    heard: str = ""  # when the voice-over was listened to again
 
 
 @dataclass(frozen=True)
 class ReviewRequest:
     id: str  # of this request; another one of the same run has another
     lines: tuple[Line, ...]
-    files: Mapping[str, str]  # original_audio, and of a voice-over video, page, timeline -> address
+    files: Mapping[str, str]  # original_audio, video, page, timeline, or none of them -> address
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,7 @@ class PrefectApi:
         """Of its stages, as far as they have begun."""
         mine = {"flow_runs": {"id": {"any_": [str(run.id)]}}, "limit": PAGE, "sort": "EXPECTED_START_TIME_ASC"}
         tasks = self._list(self._ask("POST", "/task_runs/filter", mine))
-        keys = [f"{stage.replace('_', '-')}-progress" for stage in (*STAGES, GPU_SERVER)] + [f"{GPU_SERVER}-progress"]
+        keys = [f"{stage.replace('_', '-')}-progress" for stage in (*STAGES, GPU_SERVER, *AFTERWARDS)] + [f"{GPU_SERVER}-progress"]
         artifacts = self._artifacts(run.id, keys)
         return progress_of(tasks, artifacts, run.seconds)
 
@@ -363,6 +365,7 @@ def progress_of(tasks: Sequence[Mapping[str, Any]], artifacts: Sequence[Mapping[
         artifacts: progress artifacts, newest first.
         seconds: that the run has worked.
     """
+    order = [*STAGES, GPU_SERVER, *AFTERWARDS]
     told: dict[str, float] = {}
     for artifact in artifacts:
         stage = str(artifact.get("key", "")).removesuffix("-progress").replace("-", "_")
@@ -372,7 +375,7 @@ def progress_of(tasks: Sequence[Mapping[str, Any]], artifacts: Sequence[Mapping[
     stages: dict[str, StageProgress] = {}
     for task in tasks:
         name = str(task.get("name", "")).rpartition("-")[0] or str(task.get("name", ""))
-        if name not in STAGES and name != GPU_SERVER:
+        if name not in order:
             continue
         type_, state_name = task.get("state_type"), task.get("state_name")
         if type_ == "COMPLETED":
@@ -394,7 +397,6 @@ def progress_of(tasks: Sequence[Mapping[str, Any]], artifacts: Sequence[Mapping[
     running = [stage for stage in stages.values() if stage.state == "running"]
     begun = running or [stage for stage in stages.values() if stage.state != "waiting"]
     waiting = [StageProgress(name, "waiting", 0.0) for name in STAGES if name not in stages]
-    order = [*STAGES, GPU_SERVER]
     shown = sorted([*stages.values(), *waiting], key=lambda stage: order.index(stage.name))
     return Progress(min(1.0, share), eta, begun[-1].name if begun else "", tuple(shown))
 
@@ -417,7 +419,7 @@ def _run(found: Mapping[str, Any]) -> Run:
 
 def _line(row: Mapping[str, Any]) -> Line:
     flags = row.get("flags") or ()
-    given = flags.split(",") if isinstance(flags, str) else flags
+    given = flags.split(";") if isinstance(flags, str) else flags
     try:
         return Line(
             id=str(row["id"]),
@@ -429,6 +431,7 @@ def _line(row: Mapping[str, Any]) -> Line:
             flags=tuple(text for flag in given if (text := str(flag).strip())),
             voice=str(row.get("voice") or ""),
             silent=bool(row.get("silent")),
+            heard=str(row.get("heard") or ""),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise PrefectError(f"a line to review without {error}") from error

@@ -12,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from coursedub_django.conf import settings
-from coursedub_django.jobs import State, moved, readable
+from coursedub_django.jobs import State, moved, publication_ended, readable, viewed
 from coursedub_django.models import Delivery, Job
 
 log = logging.getLogger(__name__)
@@ -118,9 +118,15 @@ def _note(delivery: Delivery) -> None:
 
 
 def _apply(job: Job, event: Mapping[str, Any]) -> None:
-    """Of a run that isn't the job's own (an earlier one, or that which publishes it) nothing is taken over: polling looks at those."""
+    """Of an earlier run than the job's own nothing is taken over."""
     kind, run = event["event"], UUID(str(event["run_id"]))
-    at = _time(event.get("timestamp")) or datetime.now(UTC)
+    there = viewed({"kinescope": {"video": event.get("kinescope_id"), "address": event.get("kinescope_url")}})
+    if run == job.publish_run_id:
+        if there or kind == "video_failed":
+            publication_ended(job.pk, run, there, readable(str(event.get("error") or "")))
+        return
+    # Whole seconds: what happens within one must not be older than itself.
+    at = (_time(event.get("timestamp")) or datetime.now(UTC)) + timedelta(seconds=0.999)
     addresses = {what: value for name, what in _FILES.items() if isinstance(value := event.get(name), str)}
     if kind == "video_completed":
         moved(job.pk, run, State.COMPLETED, at, addresses=addresses, cost=event.get("cost"))

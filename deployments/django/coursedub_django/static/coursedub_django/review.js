@@ -24,6 +24,7 @@
         const hours = Math.floor(whole / 3600);
         return `${hours ? `${hours}:` : ""}${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
     };
+    const plain = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, " ").trim();
     const one = (text) => text.split(/\s+/).filter(Boolean).join(" ");
 
     // --- Changes
@@ -33,7 +34,7 @@
         const text = one(row.text.value);
         if (text !== row.line.translation) found.text = text;
         const voice = row.voice.value.trim();
-        if (voice && voice !== row.line.voice) found.voice = voice;
+        if (voice !== row.line.voice) found.voice = voice;
         if (row.silent.checked !== row.line.silent) found.silent = row.silent.checked;
         return Object.keys(found).length > 1 ? found : null;
     }
@@ -104,6 +105,7 @@
         for (const flag of line.flags) flags.append(make("span", "cd-flag", flag));
         const right = make("div", "cd-right");
         right.append(text, flags);
+        if (line.heard && plain(line.heard) !== plain(line.translation)) right.append(make("p", "cd-heard cd-quiet", words.heard.replace("%s", line.heard)));
         node.append(when, source, right, more);
         const row = { line, node, text, voice, silent, undo };
         undo.addEventListener("click", () => {
