@@ -58,7 +58,7 @@ def site(database: str) -> Iterator[None]:
     given = {**connections.configure_settings({"default": _database(database)})["default"]}
     connections.settings["default"] = given
     del connections["default"]
-    setup_test_environment()
+    setup_test_environment(debug=False)
     try:
         call_command("migrate", verbosity=0)
         yield

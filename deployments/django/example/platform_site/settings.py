@@ -36,6 +36,7 @@ ALLOWED_HOSTS = os.environ.get("DJANGO_HOSTS", "localhost,127.0.0.1").split(",")
 PUBLIC_URL = os.environ.get("DJANGO_URL", "http://127.0.0.1:8000")
 
 INSTALLED_APPS = [
+    "platform_site",
     "coursedub_django",
     "django.contrib.admin",
     "django.contrib.auth",
