@@ -135,11 +135,16 @@
         if (focus) row.node.scrollIntoView({ block: "nearest" });
     }
 
-    function step(by, wanted = () => true) {
+    function step(by) {
         for (let index = current + by; index >= 0 && index < rows.length; index += by) {
-            if (!rows[index].node.hidden && wanted(rows[index])) return choose(index);
+            if (!rows[index].node.hidden) return choose(index);
         }
         return undefined;
+    }
+
+    function nextFlagged() {
+        const found = rows.findIndex((row, index) => index > current && row.line.flags.length);
+        choose(found >= 0 ? found : Math.max(0, rows.findIndex((row) => row.line.flags.length)));
     }
 
     async function play(name) {
@@ -185,7 +190,7 @@
             j: () => step(1),
             ArrowUp: () => step(-1),
             k: () => step(-1),
-            n: () => step(1, (candidate) => candidate.line.flags.length > 0),
+            n: nextFlagged,
             o: () => play("original"),
             d: () => play("dubbed"),
             e: () => row?.text.focus(),
