@@ -536,12 +536,10 @@ def kind_of(job: Job) -> str:
 
 
 def eta_of(job: Job) -> str:
+    if job.state == Job.State.REVIEW and job.review_deadline:
+        return gettext("until %s") % date_format(timezone.localtime(job.review_deadline), "j M H:i")
     if job.state != Job.State.RUNNING or job.eta is None:
-        return (
-            ""
-            if job.state != Job.State.REVIEW or not job.review_deadline
-            else date_format(timezone.localtime(job.review_deadline), "j M H:i")
-        )
+        return ""
     minutes = max(0, round((job.eta - timezone.now()).total_seconds() / 60))
     return gettext("less than a minute") if not minutes else ngettext("about %d minute", "about %d minutes", minutes) % minutes
 

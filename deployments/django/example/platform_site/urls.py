@@ -3,8 +3,7 @@ from django.urls import include, path
 from django.utils.translation import gettext_lazy as _
 from django.views.generic import RedirectView
 
-admin.site.site_header = admin.site.site_title = _("Courses")
-admin.site.index_title = _("Dubbing")
+admin.site.site_header = admin.site.site_title = _("Dubbing")
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
