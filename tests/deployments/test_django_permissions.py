@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from coursedub_django import jobs
 from coursedub_django.files import NoLink, link_to, local_file, source_for_run, upload_path
-from coursedub_django.models import Course, Job, Lesson
+from coursedub_django.models import Answer, Course, Delivery, Job, Lesson
 from django.core import signing
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -145,6 +145,27 @@ def test_an_administrator_starts_many_at_once(prefect: PlayedPrefect) -> None:
     assert admin.post(address, {"languages": ["tlh"], "review": "sometimes"}).status_code == 200 and Job.objects.count() == 6
     for query in ("", "?lesson=999", "?lesson=x", "?lesson=1&lesson=²"):
         assert admin.get(reverse("admin:coursedub_start") + query).status_code == 404
+
+
+def test_a_course_is_started_as_a_whole(prefect: PlayedPrefect) -> None:
+    boss = person("boss", "administrator")
+    admin, lesson = as_(boss), a_lesson(boss)
+    Lesson.objects.create(course=lesson.course, title="Second", source="https://example.org/b.mp4")
+    chosen = {"action": "start_dubbing", "_selected_action": [lesson.course_id]}
+    assert "2 lessons" in admin.post(reverse("admin:coursedub_course_changelist"), chosen, follow=True).text
+    Lesson.objects.all().delete()
+    assert "no lessons in it yet" in admin.post(reverse("admin:coursedub_course_changelist"), chosen, follow=True).text
+
+
+def test_what_has_happened_can_be_looked_at_and_not_changed(theirs: Any) -> None:
+    boss, reviewer = person("boss", "administrator"), person("reviewer", "reviewer")
+    said = Answer.objects.create(job=theirs, request="r", decision="approve", reviewer=reviewer, edits=[{"line": "a", "text": "x"}])
+    came = Delivery.objects.create(id="d", signature="s", event="video_completed", job=theirs)
+    for kind, one in (("answer", said), ("delivery", came)):
+        change = reverse(f"admin:coursedub_{kind}_change", args=[one.pk])
+        assert "Secret" in as_(boss).get(reverse(f"admin:coursedub_{kind}_changelist")).text
+        assert as_(boss).get(change).status_code == 200 and as_(boss).post(change, {"event": "x"}).status_code == 403
+        assert as_(person(f"partner of {kind}", "partner")).get(change).status_code in (403, 404)
 
 
 def test_pages_say_what_went_wrong(prefect: PlayedPrefect) -> None:

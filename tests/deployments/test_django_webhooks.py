@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import pytest
 from coursedub_django.models import Delivery, Job
 from coursedub_django.webhooks import LARGEST
 from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
 from django.test import Client
 
 from tests.deployments.django_site import SECRET, a_lesson, clear, coursedub, person, signed, site
@@ -158,6 +160,15 @@ def test_a_delivery_counts_once(job: Any) -> None:
     copied = {**first, "headers": {**first["headers"], "X-Coursedub-Delivery": "under another name"}}
     assert Client().post(WEBHOOK, **copied).json()["taken"] is False
     assert now_(job).state == State.CRASHED and Delivery.objects.count() == 1
+
+
+def test_old_deliveries_are_forgotten(job: Any) -> None:
+    send(event(job, "voiceover_uploaded"), delivery="old")
+    Delivery.objects.update(at=datetime.now(UTC) - timedelta(days=91))
+    send(event(job, "voiceover_uploaded", voice_url="s3://lessons/v.m4a"), delivery="new")
+    Job.objects.update(state=State.FAILED)
+    call_command("sync_jobs", stdout=StringIO())
+    assert [one.pk for one in Delivery.objects.all()] == ["new"]
 
 
 def test_a_delivery_whose_handling_failed_is_taken_when_it_comes_again(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:

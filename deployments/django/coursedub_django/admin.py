@@ -35,7 +35,7 @@ from coursedub_django import jobs
 from coursedub_django.conf import settings
 from coursedub_django.files import NoLink, link_to, local_file
 from coursedub_django.forms import StartForm, language_name
-from coursedub_django.models import Answer, Course, Job, Lesson
+from coursedub_django.models import Answer, Course, Delivery, Job, Lesson
 from coursedub_django.prefect_api import PrefectError
 from coursedub_django.views import served
 
@@ -87,10 +87,6 @@ class Confined(admin.ModelAdmin):
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponse:
         raise Http404
 
-    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """A lesson that has jobs is protected, and the names of those aren't told to who may not see them: all are the user's own."""
-        return super().get_deleted_objects(objs, request)
-
 
 class LessonInline(admin.TabularInline):
     model = Lesson
@@ -106,6 +102,7 @@ class CourseAdmin(Confined):
     search_fields = ("title",)
     formfield_overrides: ClassVar = {models.TextField: {"widget": AdminTextareaWidget(attrs={"rows": 3})}}
     inlines = (LessonInline,)
+    actions = ("start_dubbing",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("owner").annotate(lesson_total=Count("lessons"))
@@ -118,6 +115,17 @@ class CourseAdmin(Confined):
         if obj.owner_id is None:
             obj.owner_id = request.user.pk
         super().save_model(request, obj, form, change)
+
+    def has_start_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.has_perm("coursedub.start_job"))
+
+    @admin.action(description=_("Start dubbing…"), permissions=["start"])
+    def start_dubbing(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        lessons = list(Lesson.objects.visible_to(request.user).filter(course__in=queryset))
+        if not lessons:
+            messages.warning(request, gettext("There are no lessons in it yet."))
+            return None
+        return to_start(lessons)
 
     @admin.display(description=_("lessons"), ordering="lesson_total")
     def lesson_count(self, course: Any) -> int:
@@ -168,8 +176,7 @@ class LessonAdmin(Confined):
 
     @admin.action(description=_("Start dubbing…"), permissions=["start"])
     def start_dubbing(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
-        ids = "&".join(f"lesson={lesson.pk}" for lesson in queryset)
-        return HttpResponseRedirect(f"{reverse('admin:coursedub_start')}?{ids}")
+        return to_start(queryset)
 
     def start_view(self, request: HttpRequest) -> HttpResponse:
         """One page, one click: languages and review for one or many lessons."""
@@ -474,17 +481,8 @@ class JobAdmin(Confined):
         return page(request, self.admin_site, "review.html", gettext("Review: %s") % job, **context)
 
 
-@admin.register(Answer)
-class AnswerAdmin(admin.ModelAdmin):
-    """What reviewers said, to read."""
-
-    list_display = ("job", "decision", "reviewer", "at", "changed")
-    list_filter = ("decision",)
-    readonly_fields = ("job", "decision", "reason", "edits", "reviewer", "at", "request")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        mine = Job.objects.visible_to(request.user)
-        return super().get_queryset(request).filter(job__in=mine).select_related("job__lesson", "reviewer")
+class ReadOnly(admin.ModelAdmin):
+    """To look at: what has happened isn't changed."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -495,12 +493,44 @@ class AnswerAdmin(admin.ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponse:
+        raise Http404
+
+
+@admin.register(Answer)
+class AnswerAdmin(ReadOnly):
+    """What reviewers said."""
+
+    list_display = ("job", "decision", "reviewer", "at", "changed")
+    list_filter = ("decision",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        mine = Job.objects.visible_to(request.user)
+        return super().get_queryset(request).filter(job__in=mine).select_related("job__lesson", "reviewer")
+
     @admin.display(description=_("changed lines"))
     def changed(self, answer: Answer) -> int:
         return len(answer.edits)
 
 
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnly):
+    """The webhooks that came, to see why a job stands as it does."""
+
+    list_display = ("at", "event", "job", "id")
+    list_filter = ("event",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        mine = Job.objects.visible_to(request.user)
+        return super().get_queryset(request).filter(job__in=mine).select_related("job__lesson")
+
+
 # --- How things are shown
+
+
+def to_start(lessons: Iterable[Lesson]) -> HttpResponse:
+    ids = "&".join(f"lesson={lesson.pk}" for lesson in lessons)
+    return HttpResponseRedirect(f"{reverse('admin:coursedub_start')}?{ids}")
 
 
 def page(request: HttpRequest, site: admin.AdminSite, template: str, title: str, **context: Any) -> TemplateResponse:

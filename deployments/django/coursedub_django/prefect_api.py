@@ -219,6 +219,7 @@ class PrefectApi:
             wait: between two tries.
         """
         user, _colon, password = auth.partition(":")
+        self._deployment_id = ""
         self._deployment, self._tries, self._wait = deployment, tries, wait
         # Certificates are read where there are some to check: that takes longer than a request.
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else address.startswith("https:")
@@ -239,9 +240,10 @@ class PrefectApi:
 
     def create_run(self, parameters: Mapping[str, Any], idempotency_key: str, name: str, tags: Sequence[str] = ()) -> Run:
         """Start a run of the deployment, or find the one that the same key has started."""
-        deployment = self._object(self._ask("GET", f"/deployments/name/{self._deployment}"))
+        if not self._deployment_id:
+            self._deployment_id = str(self._object(self._ask("GET", f"/deployments/name/{self._deployment}")).get("id"))
         body = {"parameters": dict(parameters), "idempotency_key": idempotency_key, "name": name, "tags": list(tags)}
-        return _run(self._object(self._ask("POST", f"/deployments/{deployment.get('id')}/create_flow_run", body)))
+        return _run(self._object(self._ask("POST", f"/deployments/{self._deployment_id}/create_flow_run", body)))
 
     def cancel(self, run: UUID) -> None:
         """Have it end. A run that nobody works on is cancelled at once, the others in a few seconds.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
 from coursedub_django.jobs import sync, to_sync
+from coursedub_django.models import Delivery
 from coursedub_django.prefect_api import PrefectApi, PrefectError
+
+WEBHOOKS_KEPT = timedelta(days=90)  # to look at; what is older than the window for replays is refused by its time alone
 
 
 class Command(BaseCommand):
@@ -19,6 +24,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         every = options["every"]
+        Delivery.objects.filter(at__lt=timezone.now() - WEBHOOKS_KEPT).delete()
         while True:
             try:
                 with PrefectApi.from_settings() as api:
