@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
-from coursedub_django.models import Answer, Course, Job
+from coursedub_django.models import Answer, Course, Delivery, Job
 from django.contrib.staticfiles.handlers import StaticFilesHandler
 from django.test.testcases import LiveServerThread
 from prefect.client.orchestration import get_client
@@ -35,7 +35,7 @@ from tests.deployments.django_site import PASSWORD, SECRET, clear, coursedub, pe
 from tests.postgres import Postgres, programs
 from tests.prefect_stack import LIMIT, ROOT, Worker, prefect_server
 
-BETTER = "And this is how it is said much better."
+BETTER = "Sunlight looks white, and yet it holds many colours."
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
@@ -43,6 +43,7 @@ class Platform(NamedTuple):
     address: str
     published: Callable[[], list[str]]  # ids of what is at Kinescope
     cost: str  # of a lesson
+    really: bool  # dubbed
 
 
 @pytest.fixture(scope="module", params=["stand-in", "embedded engines"])
@@ -78,11 +79,11 @@ def platform(request: pytest.FixtureRequest, postgres: Postgres, tmp_path_factor
             kinescope = started.enter_context(embedded(folder))
             uses = {"PARAMETERS": {"profile": "cpu", "store": str(folder / "store")}, "PUBLISH_TO": str(folder / "published")}
             started.enter_context(coursedub(**common, **uses, KINESCOPE="played", WEBHOOK=f"{address}/dubbing/webhook/"))
-            yield Platform(address, lambda: list(kinescope.videos), "")
+            yield Platform(address, lambda: list(kinescope.videos), "", really=True)
         else:
             started.enter_context(stand_in(folder))
             started.enter_context(coursedub(**common, KINESCOPE="stand-in"))
-            yield Platform(address, lambda: [job.kinescope_id for job in Job.objects.all()], "0.42")
+            yield Platform(address, lambda: [job.kinescope_id for job in Job.objects.all()], "0.42", really=False)
 
 
 @contextmanager
@@ -295,6 +296,11 @@ def test_from_upload_to_publication(browser: Browser, sample: Path, platform: Pl
     assert not platform.cost or platform.cost in browser.reads(".cd-facts [data-cd-cost]")
     browser.until(lambda: browser.runs("return document.querySelector('video').readyState") >= 1, "the dubbed video plays")
     browser.picture("8-done")
+    if platform.really:
+        job.refresh_from_db()
+        assert [edit["became"] for edit in job.result["edits"]] == ["applied"]
+        told = {delivery.event for delivery in Delivery.objects.filter(job=job)}
+        assert told >= {"voiceover_uploaded", "video_completed"}, "the webhooks came"
     browser.presses("form[action$='/do/publish/'] button")
     browser.sees(".cd-badge.cd-published")
     shown = browser.reads(".cd-good code")

@@ -65,15 +65,17 @@ STAGE_STATES = {
     "cached": _("done before"),
     "failed": _("failed"),
 }
+# In the order in which they are shown; subtitles in each language come after the voice.
 FILE_NAMES = {
     "video": _("Dubbed video"),
     "voice": _("New soundtrack"),
-    "subtitles": _("Subtitles"),
-    "thumbnail": _("Thumbnail"),
-    "report": _("Report"),
+    "srt": _("Subtitles"),
+    "vtt": _("Subtitles"),
+    "ass": _("Subtitles"),
     "page": _("Report"),
     "timeline": _("Lines"),
-    "original_audio": _("Original sound"),
+    "report": _("Report as data"),
+    "thumbnail": _("Thumbnail"),
 }
 
 
@@ -606,10 +608,10 @@ def stages_of(job: Job) -> list[dict[str, Any]]:
 
 
 def files_of(job: Job) -> list[dict[str, str]]:
-    return [
-        {"what": what, "name": file_name(what), "file": PurePosixPath(urlsplit(address).path).name}
-        for what, address in job.addresses.items()
-    ]
+    order = list(FILE_NAMES)
+    kinds = {what: what.partition("_")[0] for what in job.addresses}
+    shown_first = sorted(kinds, key=lambda what: (order.index(kinds[what]) if kinds[what] in order else len(order), what))
+    return [{"what": what, "name": file_name(what), "file": PurePosixPath(urlsplit(job.addresses[what]).path).name} for what in shown_first]
 
 
 def file_name(what: str) -> str:
@@ -618,7 +620,7 @@ def file_name(what: str) -> str:
     'VTT en'
     """
     kind, _underscore, language = what.partition("_")
-    return f"{kind.upper()} {language}" if kind in ("srt", "vtt", "ass") and language else str(FILE_NAMES.get(what, what))
+    return f"{kind.upper()} {language}" if language else str(FILE_NAMES.get(what, what))
 
 
 def facts_of(job: Job) -> list[tuple[str, str]]:

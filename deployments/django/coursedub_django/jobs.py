@@ -318,7 +318,7 @@ def _sync_one(job: Job, run: Run | None, api: PrefectApi, now: datetime) -> None
         Job.objects.filter(pk=job.pk, state=State.RUNNING).update(share=share, eta=eta, stage=progress.stage, stages=stages)
     elif job.state == State.COMPLETED and not job.result and run.state.type == "COMPLETED":
         found = api.result(run.id) or Result()
-        values = {"seconds": round(run.seconds, 1), **found.values}
+        values = {**found.values, "seconds": round(run.seconds, 1)}  # the run's own are those since it was resumed
         changed: dict[str, Any] = {"result": values}
         if found.addresses:
             changed["addresses"] = dict(found.addresses)

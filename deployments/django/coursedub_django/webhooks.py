@@ -29,7 +29,7 @@ from coursedub_django.models import Delivery, Job
 log = logging.getLogger(__name__)
 
 LARGEST = 64 * 1024  # bytes of a body
-_FILES = {"voice_url": "voice", "subtitles_url": "subtitles", "video_url": "video", "thumbnail_url": "thumbnail", "report_url": "report"}
+_FILES = {"voice_url": "voice", "subtitles_url": "srt", "video_url": "video", "thumbnail_url": "thumbnail", "report_url": "page"}
 _FAILED = {"Crashed": State.CRASHED, "Cancelled": State.CANCELLED, "Rejected": State.REJECTED, "Expired": State.EXPIRED}
 
 
