@@ -71,7 +71,7 @@ def test_a_video_that_is_done(job: Any) -> None:
         "video": "s3://lessons/v.mp4",
         "voice": "s3://lessons/v.m4a",
         "thumbnail": "s3://lessons/t.jpg",
-        "report": "s3://lessons/index.html",
+        "page": "s3://lessons/index.html",
     }
     assert job.addresses == files
 
