@@ -110,6 +110,21 @@ def test_a_reviewer_reviews_and_nothing_else(theirs: Any, prefect: PlayedPrefect
     assert reviewer.get(reverse("admin:coursedub_lesson_add")).status_code == 403
 
 
+def test_before_there_is_a_voice_over_the_recording_itself_is_heard(prefect: PlayedPrefect) -> None:
+    boss, reviewer = person("boss", "administrator"), as_(person("reviewer", "reviewer"))
+    uploaded = a_lesson(boss, source="", file=ContentFile(MEDIA, name="lesson.mp4"))
+    for lesson in (uploaded, a_lesson(boss, source="https://example.org/talk.mp4")):
+        (job,) = jobs.start([lesson], ["en"], boss, "translation").jobs
+        prefect.asks(job.run_id, [], {"lesson": "lesson.mp4"})
+        Job.objects.update(synced_at=None)
+        jobs.refresh([Job.objects.get(pk=job.pk)])
+        page = reviewer.get(reverse("admin:coursedub_review", args=[job.pk])).text
+        heard = reverse("admin:coursedub_file", args=[job.pk, "lesson"])
+        assert f'src="{heard}"' in page if lesson == uploaded else 'src="https://example.org/talk.mp4"' in page
+        answer = reviewer.get(heard)
+        assert b"".join(answer) == MEDIA if lesson == uploaded else answer.status_code == 404
+
+
 @pytest.mark.parametrize("group", ["partner", "reviewer", "administrator"])
 def test_every_page_that_changes_something_wants_a_token(group: str, theirs: Any) -> None:
     client = Client(enforce_csrf_checks=True)

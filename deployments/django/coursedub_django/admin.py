@@ -409,15 +409,11 @@ class JobAdmin(Confined):
         return served(request, file.open("rb"), file.name, as_attachment)
 
     def _lesson_file(self, request: HttpRequest, job: Job) -> HttpResponseBase:
-        """The recording itself, as it is now."""
-        if job.lesson.file:
-            try:
-                return served(request, job.lesson.file.open("rb"), PurePosixPath(job.lesson.file.name).name)
-            except OSError:
-                raise Http404 from None
-        if job.lesson.source.startswith("s3://"):
+        """The uploaded recording, as it is now."""
+        file = job.lesson.file
+        if not file or not file.storage.exists(file.name):
             raise Http404
-        return redirect(job.lesson.source)
+        return served(request, file.open("rb"), PurePosixPath(file.name).name)
 
     def _review_files(self, job: Job) -> Mapping[str, str]:
         key = f"coursedub-review-{job.run_id}"
@@ -462,7 +458,8 @@ class JobAdmin(Confined):
         voices = dict.fromkeys([*(line.voice for line in lines if line.voice), *settings().voices.get(job.target_language, ())])
         media = {what: reverse("admin:coursedub_file", args=[job.pk, f"review-{what}"]) for what in asked_for.files}
         if "original_audio" not in media:  # before there is a voice-over
-            media["original_audio"] = reverse("admin:coursedub_file", args=[job.pk, "lesson"])
+            uploaded = reverse("admin:coursedub_file", args=[job.pk, "lesson"])
+            media["original_audio"] = uploaded if job.lesson.file else job.lesson.source
         data = {
             "request": asked_for.id,
             "lines": [
