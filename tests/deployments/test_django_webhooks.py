@@ -115,6 +115,11 @@ def test_files_that_come_before_the_end(job: Any) -> None:
     assert (now_(job).state, now_(job).addresses) == (State.RUNNING, {"voice": "s3://lessons/v.m4a"})
 
 
+def test_with_or_without_a_slash_at_the_end(job: Any) -> None:
+    given = signed(event(job, "video_completed"))
+    assert Client().post(WEBHOOK.rstrip("/"), **given).status_code == 200 and now_(job).state == State.COMPLETED
+
+
 def test_events_of_a_later_version_are_taken_and_change_nothing(job: Any) -> None:
     assert send(event(job, "something_new")).status_code == 200 and now_(job).state == State.RUNNING
 

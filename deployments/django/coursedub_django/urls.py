@@ -3,7 +3,7 @@
 path("dubbing/", include("coursedub_django.urls")),
 """
 
-from django.urls import path
+from django.urls import path, re_path
 
 from coursedub_django.views import upload
 from coursedub_django.webhooks import webhook
@@ -11,6 +11,6 @@ from coursedub_django.webhooks import webhook
 app_name = "coursedub"
 
 urlpatterns = [
-    path("webhook/", webhook, name="webhook"),
+    re_path("^webhook/?$", webhook, name="webhook"),  # a redirect to the one with the slash would be followed by nobody
     path("upload/<str:token>/<str:name>", upload, name="upload"),
 ]
