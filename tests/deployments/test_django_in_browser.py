@@ -30,8 +30,10 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from blocks.kinescope import Kinescope
 from flows.deploy import deploy
 from tests.deployments.django_site import PASSWORD, SECRET, clear, coursedub, person, site
+from tests.kinescope import PROJECT, TOKEN, PlayedKinescope
 from tests.postgres import Postgres, programs
 from tests.prefect_stack import LIMIT, ROOT, Worker, prefect_server
 
@@ -107,11 +109,8 @@ def stand_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def embedded(folder: Path) -> Iterator[Any]:
+def embedded(folder: Path) -> Iterator[PlayedKinescope]:
     """What `coursedub deploy` makes, its worker, and a Kinescope that is saved as a block."""
-    Kinescope = pytest.importorskip("blocks.kinescope").Kinescope
-    from tests.kinescope import PROJECT, TOKEN, PlayedKinescope
-
     with PlayedKinescope(folder / "kinescope") as played:
         for _ in deploy():
             pass
