@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import hmac
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -22,7 +24,8 @@ SECRET = "the secret of the webhooks"
 PASSWORD = "a long enough password"
 
 sys.path[:0] = [str(APP), str(APP / "example")]
-os.environ.setdefault("DJANGO_DATA", tempfile.mkdtemp(prefix="coursedub-django-"))
+os.environ["DJANGO_DATA"] = tempfile.mkdtemp(prefix="coursedub-django-")
+atexit.register(shutil.rmtree, os.environ["DJANGO_DATA"], ignore_errors=True)
 os.environ["DJANGO_SETTINGS_MODULE"] = "platform_site.settings"
 os.environ["COURSEDUB_WEBHOOK_SECRETS"] = SECRET
 
