@@ -2,10 +2,10 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo demo-s3 deploy stack test test-stack test-engines lint format lock clean
+.PHONY: help setup demo demo-s3 deploy stack django test test-stack test-engines lint format lock clean
 
 BIN := .venv/bin
-PYTHON_CODE := dubbing blocks tasks flows tests samples scripts
+PYTHON_CODE := dubbing blocks tasks flows tests samples scripts deployments/django
 TEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
 UV_VERSION := 0.13.8
 
@@ -33,6 +33,9 @@ test: setup ## run the tests (TEST_OPTIONS="-k name" runs some)
 
 stack: setup ## all of it on this machine to click through: Prefect's UI, both workers, a bucket, a GPU server in the cloud
 	@$(BIN)/python -m tests.stack
+
+django: setup ## the platform's side, a Django project to click through, against `make stack` in another terminal
+	@set -a; [ ! -f .stack.env ] || . ./.stack.env; exec $(BIN)/python deployments/django/example/manage.py try_out
 
 test-stack: setup ## the same, with one lesson through the API: the server is woken, the lesson dubbed, the server shelved
 	@$(BIN)/python -m tests.stack --check

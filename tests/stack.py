@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
+import shlex
 import sys
 import tempfile
 import threading
@@ -36,6 +38,8 @@ ROOT = Path(__file__).parents[1]
 PROFILE = "stack"
 GRACE = 0.5  # minutes: a person who looks doesn't want to wait for 15
 LIMIT = 3600.0  # seconds after which something counts as stuck
+ENVIRONMENT = ROOT / ".stack.env"
+PLATFORM = "http://127.0.0.1:8000/dubbing/webhook/"  # of `make django`
 SERVER = "coursedub-gpu-server/default"  # as `coursedub deploy` saves it
 
 
@@ -82,6 +86,21 @@ class Stack:
             else:
                 self.moments.pop("down", None)
 
+    def write_environment(self) -> None:
+        """What `make django` takes: how the platform reaches Prefect and the bucket, and how it is reached."""
+        settings = {
+            **self.bucket.environment(),
+            "PREFECT_API_URL": self.plane.api,
+            "PREFECT_API_AUTH_STRING": f"platform:{USERS['platform']}",
+            "PREFECT_API_SSL_CERT_FILE": str(self.plane.certificate),
+            "COURSEDUB_PUBLISH_TO": "s3://lessons/published",
+            "COURSEDUB_FILES_ROOT": str(self.plane.folder / "home"),  # where the worker delivers what is reviewed
+            "COURSEDUB_WEBHOOK": PLATFORM,
+            "COURSEDUB_WEBHOOK_SECRETS": self.plane.environment("worker")["COURSEDUB_WEBHOOK_SECRET"],
+        }
+        ENVIRONMENT.touch(0o600)
+        ENVIRONMENT.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in settings.items()))
+
     def worker_log(self) -> str:
         path = self.folder / "gpu" / "worker.log"
         return path.read_text(errors="replace") if path.exists() else ""
@@ -112,6 +131,7 @@ def stack(log: Any = print) -> Iterator[Stack]:
             "COURSEDUB_GRACE_MINUTES": str(GRACE),
             "COURSEDUB_HOURS_A_DAY": "10",
             "COURSEDUB_TIMEZONE": "Europe/Berlin",
+            "COURSEDUB_WEBHOOK_SECRET": secrets.token_hex(16),
             "COURSEDUB_WORKING_FOLDER": str(folder / "control-disk"),
             "COURSEDUB_WEIGHTS": os.environ.get("COURSEDUB_WEIGHTS", str(Path.home() / ".cache" / "coursedub" / "weights")),
         }
@@ -258,10 +278,14 @@ def main() -> None:
                 print(json.dumps(check(made, options.lesson.absolute(), lambda said: print(f"stack: {said}", flush=True))))
                 return
             page = made.plane.api.removesuffix("/api")
+            made.write_environment()
             name, password = next(iter(USERS.items()))
             print(f"\nPrefect's UI: {page}  as {name!r} with the password {password!r} (its certificate is of an authority of its own)")
-            print(f"Start dub-video with the source {options.lesson.absolute()}; Ctrl-C ends all.\n", flush=True)
-            threading.Event().wait()
+            print(f"Start dub-video with the source {options.lesson.absolute()}, or `make django` beside it. Ctrl-C ends.\n", flush=True)
+            try:
+                threading.Event().wait()
+            finally:
+                ENVIRONMENT.unlink(missing_ok=True)
     except (RuntimeError, httpx.HTTPError) as error:
         sys.exit(f"stack: {error}")
     except KeyboardInterrupt:

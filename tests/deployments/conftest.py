@@ -1,4 +1,4 @@
-"""The Chatterbox service, running on a port of this machine, with a small model behind it."""
+"""The Chatterbox service, running on a port of this machine, with a small model behind it; and Django set up, for the tests of its app."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from chatterbox_service.gpu import Gpu
 from chatterbox_service.model import SpeechModel
 from chatterbox_service.settings import Settings
 
+from tests.deployments import django_site  # noqa: F401  # before tests import the app's models
 from tests.deployments.small_service import PATIENCE, Running, ToneModel, until
 
 

@@ -1,0 +1,1 @@
+"""An example of a platform that uses the app."""
