@@ -1,7 +1,8 @@
 """Where a model runs: CUDA, then MPS, then the CPU. What memory there is, and what the libraries say when there is none.
 
-A device changes a result a little, and is no part of an engine's fingerprint: the result is as good, and a lesson that moves to another machine
-isn't made anew. What a network as large as htdemucs, of random weights, made on an H200 was within 0.5 % of what it made on a CPU. Torch and CTranslate2 are asked where an engine runs on them;
+A device changes a result a little, and is no part of an engine's fingerprint: the result is as good, and a lesson that moves to another
+machine isn't made anew. What a network as large as htdemucs, of random weights, made on an H200 was within 0.5 % of what it made on a CPU.
+Torch and CTranslate2 are asked where an engine runs on them;
 neither is imported for the other's sake.
 """
 
