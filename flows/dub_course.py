@@ -48,6 +48,9 @@ from tasks.progress import WHOLE, Event, tell
 
 LOOK_EVERY = 5.0  # seconds
 SHOW_EVERY = 10.0  # seconds between two tables in Prefect's UI
+_EACHS_OWN = ("source", "output", "title", "job")  # that each lesson has another of, and that nothing is to be checked in
+MOST_SHOWN = 1000  # lessons in that table: first those of which there is something to say; all are on the page
+_QUIET = ("waiting", "unchanged", "not started")
 _OWN = ("manifest", "course", "at_once", "until", "timezone", "target_language", "output")  # parameters that are no lesson's
 
 
@@ -255,7 +258,8 @@ class Standing:
         if not (ended or (self._changed and now - self._shown >= SHOW_EVERY)):
             return
         self._shown, self._changed = now, False
-        create_table_artifact(table=courses.table(self.lessons), key="course", description=f"{self.name}: {courses.summary(self.lessons)}")
+        rows = courses.table(sorted(self.lessons, key=lambda lesson: lesson.state in _QUIET)[:MOST_SHOWN])
+        create_table_artifact(table=rows, key="course", description=f"{self.name}: {courses.summary(self.lessons)}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for language, tables in self._terms.items():
@@ -361,7 +365,7 @@ class Checks:
         return []
 
     def settings(self, entry: Entry, parameters: Mapping[str, Any]) -> list[str]:
-        asked = {name: value for name, value in parameters.items() if name not in ("source", "output")}
+        asked = {name: value for name, value in parameters.items() if name not in _EACHS_OWN}
         name = str(sorted(asked.items()))
         if name not in self._told:
             self._told[name] = list(self._wrong(asked))

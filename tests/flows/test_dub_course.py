@@ -12,12 +12,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from blocks.s3_files import S3Files
 from blocks.store import Store
 from dubbing.errors import BadSetting
 from dubbing.manifest import LAST, Entry
 from flows.dub_course import Job, Voices, _next, closing_time, output_folder
+from tests.conftest import Bucket
 from tests.flows.stand_in_runs import CALM, Done, Run
 from tests.lessons import make_lesson
+from tests.seaweed import Seaweed
 from tests.stand_ins import uses
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -125,6 +128,33 @@ def test_everything_wrong_is_told_before_anything_starts(lessons: Path, tmp_path
     for start in starts:
         assert any(error.startswith(start) for error in errors), (start, errors)
     assert not uses(tmp_path / "notes" / "uses") and not (tmp_path / "course").exists()
+
+
+def test_a_course_in_a_bucket_is_dubbed_from_there(lessons: Path, tmp_path: Path, bucket: Bucket, seaweed: Seaweed) -> None:
+    """The lessons, their manifest and the terms."""
+    files = S3Files(f"{bucket.address}/physics", bucket.credentials)
+    for name in ("1 light.mp4", "2 waves.mp4"):
+        files.upload(lessons / name, name)
+    files.write("terms.csv", "source,translation\nпредложение,clause\n".encode())
+    files.write("list.json", json.dumps([{"source": "2 waves.mp4", "terms": "terms.csv"}, {"source": "nothing.mp4"}]).encode())
+    arguments = ["--store", f"{bucket.address}/store", "--output", tmp_path / "course", "--json"]
+
+    def course(manifest: str) -> Done:
+        return Run(["course", manifest, *arguments], tmp_path / "notes", CALM, seaweed.environment()).wait()
+
+    whole = course(f"{bucket.address}/physics")
+    assert standing(whole.result) == [("1 light", "en", "dubbed"), ("2 waves", "en", "dubbed")]
+    listed = course(f"{bucket.address}/physics/list.json")
+    assert listed.code == 42 and "1 dubbed, 1 failed; the first: nothing into en: " in listed.errors
+    assert "nothing.mp4: there is no such object" in listed.errors
+    assert "предложение" in (tmp_path / "course" / "2 waves.en" / "terms.csv").read_text()
+
+
+def test_a_course_of_ten_thousand_lessons_is_checked_whole(tmp_path: Path) -> None:
+    rows = "".join(f"https://example.org/{number}.mp4,{'nobody' if number == 7777 else 'vera'}\n" for number in range(10_000))
+    done = run(tmp_path, manifest(tmp_path, "source,voice\n" + rows))
+    assert (done.code, len(done.errors.splitlines())) == (22, 1)
+    assert done.errors.startswith("coursedub: row 7779, voice: voice nobody")
 
 
 def test_a_setting_of_the_course_that_is_wrong_is_told_once(lessons: Path, tmp_path: Path) -> None:
