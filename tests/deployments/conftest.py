@@ -63,7 +63,9 @@ def services() -> Iterator[Callable[..., Running]]:
         until(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         address = f"http://127.0.0.1:{port}"
-        running = Running(model, address, httpx.Client(base_url=address, timeout=PATIENCE), app.state.service)
+        # A connection that is kept for the next request is closed by the server any time where the machine stands still.
+        client = httpx.Client(base_url=address, timeout=PATIENCE, limits=httpx.Limits(max_keepalive_connections=0))
+        running = Running(model, address, client, app.state.service)
         started.append((server, thread, running))
         if ready:
             until(lambda: running.client.get("/health").json()["status"] != "loading")
