@@ -298,6 +298,7 @@ def test_from_upload_to_publication(browser: Browser, sample: Path, platform: Pl
     browser.until(lambda: browser.runs("return document.querySelector('video').readyState") >= 1, "the dubbed video plays")
     browser.picture("8-done")
     if platform.really:
+        browser.until(lambda: Job.objects.get(pk=job.pk).result, "the page asks for the result of a run that is done")
         job.refresh_from_db()
         assert [edit["became"] for edit in job.result["edits"]] == ["applied"]
         told = {delivery.event for delivery in Delivery.objects.filter(job=job)}
