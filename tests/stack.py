@@ -94,7 +94,6 @@ class Stack:
             "PREFECT_API_AUTH_STRING": f"platform:{USERS['platform']}",
             "PREFECT_API_SSL_CERT_FILE": str(self.plane.certificate),
             "COURSEDUB_PUBLISH_TO": "s3://lessons/published",
-            "COURSEDUB_FILES_ROOT": str(self.plane.folder / "home"),  # where the worker delivers what is reviewed
             "COURSEDUB_WEBHOOK": PLATFORM,
             "COURSEDUB_WEBHOOK_SECRETS": self.plane.environment("worker")["COURSEDUB_WEBHOOK_SECRET"],
         }

@@ -38,6 +38,7 @@ from tests.postgres import Postgres, programs
 from tests.prefect_stack import LIMIT, ROOT, Worker, prefect_server
 
 BETTER = "Sunlight looks white, and yet it holds many colours."
+PATIENCE = 3 * LIMIT  # seconds: a lesson is dubbed meanwhile, on machines that are busy
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
@@ -214,7 +215,7 @@ class Browser:
         return found
 
     def until(self, what: Any, why: str = "") -> None:
-        waiting = WebDriverWait(self.driver, LIMIT, poll_frequency=0.2, ignored_exceptions=[StaleElementReferenceException])
+        waiting = WebDriverWait(self.driver, PATIENCE, poll_frequency=0.2, ignored_exceptions=[StaleElementReferenceException])
         try:
             waiting.until(lambda _: what())
         except TimeoutException:
@@ -270,6 +271,7 @@ def start(browser: Browser, language: str = "en", review: str = "voiceover") -> 
     return Job.objects.get(pk=UUID(urlsplit(browser.driver.current_url).path.rstrip("/").split("/")[-2]))
 
 
+@pytest.mark.timeout(2 * PATIENCE)
 def test_from_upload_to_publication(browser: Browser, sample: Path, platform: Platform) -> None:
     upload(browser, sample)
     assert Course.objects.get().owner.username == "paula"
@@ -296,6 +298,7 @@ def test_from_upload_to_publication(browser: Browser, sample: Path, platform: Pl
     browser.until(lambda: browser.runs("return document.querySelector('video').readyState") >= 1, "the dubbed video plays")
     browser.picture("8-done")
     if platform.really:
+        browser.until(lambda: Job.objects.get(pk=job.pk).result, "the page asks for the result of a run that is done")
         job.refresh_from_db()
         assert [edit["became"] for edit in job.result["edits"]] == ["applied"]
         told = {delivery.event for delivery in Delivery.objects.filter(job=job)}

@@ -550,10 +550,15 @@ def badge(job: Job, text: str = "") -> SafeString:
         link,
         title,
         job.pk,
-        f"{job.state} {job.publication}",
+        news_of(job),
         SafeString("" if not text else " data-cd-keep"),
         shown_text,
     )
+
+
+def news_of(job: Job) -> str:
+    """What a page loads itself anew for when it changes. A webhook may say that a run is done before its result can be read."""
+    return f"{job.state} {job.publication} {'with' if job.result else 'without'} result"
 
 
 def kind_of(job: Job) -> str:
@@ -581,10 +586,10 @@ def shown(job: Job) -> dict[str, Any]:
     """A job as pages and their scripts have it."""
     return {
         "id": str(job.pk),
-        "state": f"{job.state} {job.publication}",
+        "state": news_of(job),
         "kind": kind_of(job),
         "label": str(job.get_publication_display() if job.publication == Job.Publication.PUBLISHED else job.get_state_display()),
-        "active": job.is_active or job.publication == Job.Publication.PUBLISHING,
+        "active": job.is_active or job.publication == Job.Publication.PUBLISHING or (job.state == Job.State.COMPLETED and not job.result),
         "share": round(job.share, 3),
         "stage": str(STAGE_NAMES.get(job.stage, "")) if job.state == Job.State.RUNNING else "",
         "eta": eta_of(job),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ class Command(BaseCommand):
         people = ", ".join(f"{name} ({group})" for name, group in PEOPLE.items())
         self.stdout.write(f"http://{options['address']}/ as {people}; password: {PASSWORD}")
         manage = Path(__file__).resolve().parents[3] / "manage.py"
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the other process ends too
         syncing = subprocess.Popen([sys.executable, str(manage), "sync_jobs", "--every", "10"])
         try:
             call_command("runserver", options["address"], use_reloader=False)
