@@ -389,9 +389,9 @@ class Leases:
 
         def needs(connection: psycopg.Connection[Any]) -> list[Need]:
             rows = connection.execute(
-                "SELECT owner, taken, least(ended, expires, clock_timestamp()) FROM coursedub.lease "
+                "SELECT owner, taken, least(ended, expires, clock_timestamp()), id::text FROM coursedub.lease "
                 "WHERE server = %(server)s AND expires > %(since)s "
-                f"UNION ALL SELECT person, given, least(ends, clock_timestamp()) FROM ({_HOLDS}) AS holds WHERE ends > %(since)s",
+                f"UNION ALL SELECT person, given, least(ends, clock_timestamp()), '' FROM ({_HOLDS}) AS holds WHERE ends > %(since)s",
                 {"server": self.server, "since": since or "-infinity"},
             ).fetchall()
             return sorted((Need(*row) for row in rows), key=lambda need: need.start)

@@ -172,12 +172,13 @@ def _how_the_pool_stands() -> str:
 
 def _spent(leases: Leases, lease: Lease) -> Spent:
     now = leases.facts().now
+    needs = [need._replace(owner=need.lease) for need in leases.needs(lease.taken)]  # lessons may have the same name
     seconds = cost = 0.0
     for waking in leases.wakings(lease.taken):
         start, end = max(waking.asked, lease.taken), min(waking.down or now, now)
         if start < end:
             seconds += (end - start).total_seconds()
-            cost += shares(start, end, leases.needs(lease.taken)).get(lease.owner, 0.0) * waking.price / 3600
+            cost += shares(start, end, needs).get(lease.id, 0.0) * waking.price / 3600
     return Spent(round(seconds, 1), round(cost, 4))
 
 
