@@ -466,6 +466,25 @@ class Leases:
 
         return psycopg.connect(self._database, autocommit=True, **_CONNECTION)  # type: ignore[arg-type]
 
+    def _check_database(self) -> None:
+        """What is no address of a database is refused in words of our own: those of psycopg repeat it, with the password.
+
+        Raises:
+            BadSetting
+        """
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+
+        try:
+            said = conninfo_to_dict(self._database)
+        except psycopg.ProgrammingError:
+            said = {"host": "@"}
+        if "@" in str(said.get("host", "")) or not str(said.get("port", "0")).replace(",", "").isdigit():
+            raise BadSetting(
+                "GPU server: what is set as the database of leases is no postgresql://user:password@host/name; "
+                "in the password %, @, / and spaces are written %25, %40, %2F and %20"
+            )
+
     def tried(self, work: Callable[..., Result], opened: bool = True) -> Result:
         """What some work gives, in a transaction of its own; tried again while the database can't be reached.
 
@@ -476,6 +495,7 @@ class Leases:
             import psycopg
         except ImportError:
             raise BadSetting("GPU server: not installed here: psycopg; pip install 'coursedub[gpu-server]' does it") from None
+        self._check_database()
         until = time.monotonic() + self._patience
         while True:
             try:
