@@ -45,6 +45,7 @@ logger = logging.getLogger("coursedub.leases")
 LEASE = 300.0  # seconds
 RENEW_EVERY = 60.0  # seconds: a few lost renewals do no harm
 LONGEST_LEASE = 3600.0  # what a limit may be exceeded by
+LONGEST_ORDER = 24 * 366.0  # hours
 PATIENCE = 30.0  # seconds that the database may be away: a restart of it takes some
 _PAUSE = 0.5
 _CONNECT_TIMEOUT = 10  # seconds
@@ -304,7 +305,10 @@ class Leases:
 
         Raises:
             NoLease: it shall be held up, and is closed.
+            BadSetting
         """
+        if hours is not None and not 0 <= hours <= LONGEST_ORDER:
+            raise BadSetting(f"order for {hours:g} hours: {LONGEST_ORDER:g} at most")
         new = uuid.uuid4()
 
         def order(connection: psycopg.Connection[Any]) -> Order:

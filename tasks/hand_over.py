@@ -114,7 +114,10 @@ def _done(server: GpuServer, jobs: Jobs, keeper: Keeper, held: Holding, work: Wo
             tell(Event("gpu_server", "waiting"))
             if not _wake(keeper, held):
                 idle_since = time.monotonic()
-            _see_to_a_run(server)
+            try:
+                _see_to_a_run(server)
+            except PassingFault as away:  # Prefect's server is restarted, say
+                get_run_logger().warning("%s", away)
             if (waited := time.monotonic() - idle_since) > 60 * server.serve_within_minutes:
                 raise ServerNotReady(
                     f"GPU server: it is up, and for {waited:.0f} s nothing there took the job: {_how_the_pool_stands()}; "

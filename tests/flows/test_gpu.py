@@ -131,6 +131,12 @@ def test_without_a_server_or_a_database_the_setting_is_named(monkeypatch: pytest
     assert "hush" not in capsys.readouterr().err
 
 
+def test_no_order_is_for_ages_and_no_history_from_before_there_was_one(nova: Nova, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["gpu", "hold", "forbid", "--hours", "1e9"]) == BadSetting.exit_code
+    assert "8784 at most" in capsys.readouterr().err
+    assert coursedub(capsys, "history", "--days", "1e9")["wakings"] == [] == coursedub(capsys, "history", "--days", "999999")["wakings"]
+
+
 def test_bad_settings_name_the_field() -> None:
     for settings, field in (
         ({"server_id": "gpu"}, "server_id"),
