@@ -12,11 +12,12 @@ import time
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect.blocks.core import Block
 from pydantic import Field, PrivateAttr, SecretStr
 
 from blocks.leases import Leases
-from dubbing.errors import BadSetting, CloudDown
+from dubbing.errors import BadSetting, CloudDown, PassingFault
 from dubbing.power import GRACE, Limits, Look, Outcome, Step
 
 TIMEOUT = 20.0  # seconds; Nova answers within one, unless it is in trouble
@@ -266,6 +267,7 @@ def open_gpu_server(name: str | None) -> GpuServer:
 
     Raises:
         BadSetting
+        PassingFault: Prefect can't be asked for the block.
     """
     name = _named(name)
     if _is_id(name):
@@ -274,6 +276,9 @@ def open_gpu_server(name: str | None) -> GpuServer:
         loaded: Any = GpuServer.load(name.removeprefix(f"{GpuServer.get_block_type_slug()}/"))
     except ValueError as error:
         raise BadSetting(f"GPU server {name}: it is no id of a server, and Prefect has no such block") from error
+    except (httpx.HTTPError, RuntimeError) as error:
+        why = f"can't be asked for that block: {_one_line(error)}; a server's id in the cloud needs no Prefect"
+        raise PassingFault(f"GPU server {name}: Prefect {why}") from error
     assert isinstance(loaded, GpuServer)
     if way := os.environ.get("COURSEDUB_LEASES"):
         loaded.database = SecretStr(way)

@@ -45,6 +45,7 @@ logger = logging.getLogger("coursedub.leases")
 LEASE = 300.0  # seconds
 RENEW_EVERY = 60.0  # seconds: a few lost renewals do no harm
 LONGEST_LEASE = 3600.0  # what a limit may be exceeded by
+LONGEST_ORDER = 24 * 366.0  # hours
 PATIENCE = 30.0  # seconds that the database may be away: a restart of it takes some
 _PAUSE = 0.5
 _CONNECT_TIMEOUT = 10  # seconds
@@ -304,7 +305,10 @@ class Leases:
 
         Raises:
             NoLease: it shall be held up, and is closed.
+            BadSetting
         """
+        if hours is not None and not 0 <= hours <= LONGEST_ORDER:
+            raise BadSetting(f"order for {hours:g} hours: {LONGEST_ORDER:g} at most")
         new = uuid.uuid4()
 
         def order(connection: psycopg.Connection[Any]) -> Order:
@@ -389,9 +393,9 @@ class Leases:
 
         def needs(connection: psycopg.Connection[Any]) -> list[Need]:
             rows = connection.execute(
-                "SELECT owner, taken, least(ended, expires, clock_timestamp()) FROM coursedub.lease "
+                "SELECT owner, taken, least(ended, expires, clock_timestamp()), id::text FROM coursedub.lease "
                 "WHERE server = %(server)s AND expires > %(since)s "
-                f"UNION ALL SELECT person, given, least(ends, clock_timestamp()) FROM ({_HOLDS}) AS holds WHERE ends > %(since)s",
+                f"UNION ALL SELECT person, given, least(ends, clock_timestamp()), '' FROM ({_HOLDS}) AS holds WHERE ends > %(since)s",
                 {"server": self.server, "since": since or "-infinity"},
             ).fetchall()
             return sorted((Need(*row) for row in rows), key=lambda need: need.start)
@@ -466,6 +470,25 @@ class Leases:
 
         return psycopg.connect(self._database, autocommit=True, **_CONNECTION)  # type: ignore[arg-type]
 
+    def _check_database(self) -> None:
+        """What is no address of a database is refused in words of our own: those of psycopg repeat it, with the password.
+
+        Raises:
+            BadSetting
+        """
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+
+        try:
+            said = conninfo_to_dict(self._database)
+        except psycopg.ProgrammingError:
+            said = {"host": "@"}
+        if "@" in str(said.get("host", "")) or not str(said.get("port", "0")).replace(",", "").isdigit():
+            raise BadSetting(
+                "GPU server: what is set as the database of leases is no postgresql://user:password@host/name; "
+                "in the password %, @, / and spaces are written %25, %40, %2F and %20"
+            )
+
     def tried(self, work: Callable[..., Result], opened: bool = True) -> Result:
         """What some work gives, in a transaction of its own; tried again while the database can't be reached.
 
@@ -476,6 +499,7 @@ class Leases:
             import psycopg
         except ImportError:
             raise BadSetting("GPU server: not installed here: psycopg; pip install 'coursedub[gpu-server]' does it") from None
+        self._check_database()
         until = time.monotonic() + self._patience
         while True:
             try:

@@ -326,19 +326,21 @@ class Need(NamedTuple):
     owner: str
     start: datetime
     end: datetime
+    lease: str = ""  # its id; empty: it was a person's order
 
 
 def shares(start: datetime, end: datetime, needs: Iterable[Need]) -> dict[str, float]:
-    """Seconds of a waking by owner: every moment counts in equal parts for those who needed the server then; the idle ones are under "".
+    """Seconds of a waking by owner: every moment counts in equal parts for the needs of then, two of which may be of one owner; the idle
+    ones are under "".
 
     They add up to the seconds of the waking.
     """
-    here = [Need(one.owner, max(one.start, start), min(one.end, end)) for one in needs]
+    here = [one._replace(start=max(one.start, start), end=min(one.end, end)) for one in needs]
     here = [one for one in here if one.start < one.end]
     moments = sorted({start, end, *(one.start for one in here), *(one.end for one in here)})
     result: dict[str, float] = {}
     for begin, finish in pairwise(moments):
-        owners = sorted({one.owner for one in here if one.start <= begin and finish <= one.end})
+        owners = [one.owner for one in here if one.start <= begin and finish <= one.end]
         for owner in owners or [""]:
             result[owner] = result.get(owner, 0.0) + (finish - begin).total_seconds() / max(1, len(owners))
     return result

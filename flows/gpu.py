@@ -20,6 +20,7 @@ from dubbing.power import Order, OrderKind, decide, shares, wanted, with_look
 HOURS = 1.0  # that a person holds it up, unless more are asked for: what is forgotten shall not cost for days
 DOWN_COUNTS = 1.0  # hours in which "shelve it now" is no longer meant for somebody who starts it by other means
 DAYS = 7.0
+LONGEST_AGO = 36525.0  # days: before that was nothing
 _WIDE = 160  # characters of a table where nobody's terminal says otherwise
 
 
@@ -107,7 +108,7 @@ def history(server: GpuServer, days: float = DAYS) -> dict[str, Any]:
     """Every waking of the last days: from, to, for whom, and what it cost, idle time by itself."""
     leases = server.leases()
     now = leases.facts().now
-    since = now - timedelta(days=days)
+    since = now - timedelta(days=min(days, LONGEST_AGO))
     needs = leases.needs(since)
     wakings: list[dict[str, Any]] = []
     costs: dict[str, float] = {}

@@ -114,7 +114,10 @@ def _done(server: GpuServer, jobs: Jobs, keeper: Keeper, held: Holding, work: Wo
             tell(Event("gpu_server", "waiting"))
             if not _wake(keeper, held):
                 idle_since = time.monotonic()
-            _see_to_a_run(server)
+            try:
+                _see_to_a_run(server)
+            except PassingFault as away:  # Prefect's server is restarted, say
+                get_run_logger().warning("%s", away)
             if (waited := time.monotonic() - idle_since) > 60 * server.serve_within_minutes:
                 raise ServerNotReady(
                     f"GPU server: it is up, and for {waited:.0f} s nothing there took the job: {_how_the_pool_stands()}; "
@@ -172,12 +175,13 @@ def _how_the_pool_stands() -> str:
 
 def _spent(leases: Leases, lease: Lease) -> Spent:
     now = leases.facts().now
+    needs = [need._replace(owner=need.lease) for need in leases.needs(lease.taken)]  # lessons may have the same name
     seconds = cost = 0.0
     for waking in leases.wakings(lease.taken):
         start, end = max(waking.asked, lease.taken), min(waking.down or now, now)
         if start < end:
             seconds += (end - start).total_seconds()
-            cost += shares(start, end, leases.needs(lease.taken)).get(lease.owner, 0.0) * waking.price / 3600
+            cost += shares(start, end, needs).get(lease.id, 0.0) * waking.price / 3600
     return Spent(round(seconds, 1), round(cost, 4))
 
 

@@ -56,6 +56,25 @@ def test_a_lease_holds_until_it_ends_unless_it_is_renewed(leases: Leases, databa
     assert leases.facts().now - (leases.facts().needed_until or leases.facts().now) < timedelta(seconds=60)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgres//leases:Se-cret@host/leases",
+        "postgresql://leases:Se%cret-cret@host/leases",
+        "postgresql://leases:Se cret-cret@host/leases",
+        "postgresql://leases:Se@cret-cret@host/leases",
+        "postgresql://leases:Se/cret-cret@host/leases",
+        "host=127.0.0.1 passwort=Se-cret",
+    ],
+)
+def test_what_is_no_address_is_refused_and_not_repeated(address: str) -> None:
+    leases = Leases(address, SERVER, patience=0)
+    for call in (leases.facts, leases.seen, lambda: leases.take("a", "dub")):
+        with pytest.raises(BadSetting, match="postgresql://user:password@host/name") as told:
+            call()
+        assert "cret" not in str(told.value) and told.value.__cause__ is None
+
+
 def test_a_lease_is_no_longer_than_an_hour(leases: Leases) -> None:
     lease = leases.take("a", "dub", seconds=3600)
     for seconds in (0.0, -1.0, 3601.0):

@@ -232,7 +232,7 @@ def test_the_shares_of_a_waking_add_up_to_it(a: datetime, b: datetime, needs: li
 
 def test_those_who_need_it_at_once_share_it_and_idle_time_is_nobodys() -> None:
     needs = [Need("a", ago(100), ago(50)), Need("b", ago(75), ago(25)), Need("b", ago(80), ago(60))]
-    assert shares(ago(110), NOW, needs) == {"": 35.0, "a": 20 + 15.0, "b": 15 + 25.0}
+    assert shares(ago(110), NOW, needs) == {"": 35.0, "a": 20 + 2.5 + 5 + 5.0, "b": 2.5 + 10 + 5 + 25.0}
 
 
 @given(st.sampled_from([*STEPS, "building", "resized", "deleted"]), st.sampled_from(["", "shelving", "spawning"]), st.booleans())

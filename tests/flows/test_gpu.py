@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.gpu_server import GpuServer, open_gpu_server
 from blocks.leases import Leases
-from dubbing.errors import BadSetting, CloudDown, LeasesDown, NoLease, PersonNeeded, ServerNotReady
+from dubbing.errors import BadSetting, CloudDown, LeasesDown, NoLease, PassingFault, PersonNeeded, ServerNotReady
 from flows import command_line
 from tasks import alerts
 from tests.conftest import ROOT
@@ -129,6 +130,18 @@ def test_without_a_server_or_a_database_the_setting_is_named(monkeypatch: pytest
     monkeypatch.setattr("blocks.gpu_server.Leases", lambda database, server, limits: Leases(database, server, limits, patience=0))
     assert command_line.main(["gpu", "status", "--server", SERVER]) == LeasesDown.exit_code
     assert "hush" not in capsys.readouterr().err
+
+
+def test_a_block_is_not_to_be_had_while_prefect_is_down(capsys: pytest.CaptureFixture[str]) -> None:
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert command_line.main(["gpu", "status", "--server", "ours"]) == PassingFault.exit_code
+    assert "a server's id in the cloud needs no Prefect" in capsys.readouterr().err
+
+
+def test_no_order_is_for_ages_and_no_history_from_before_there_was_one(nova: Nova, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["gpu", "hold", "forbid", "--hours", "1e9"]) == BadSetting.exit_code
+    assert "8784 at most" in capsys.readouterr().err
+    assert coursedub(capsys, "history", "--days", "1e9")["wakings"] == [] == coursedub(capsys, "history", "--days", "999999")["wakings"]
 
 
 def test_bad_settings_name_the_field() -> None:
