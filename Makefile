@@ -27,7 +27,8 @@ demo-s3: setup ## the same with results in a bucket (a SeaweedFS server here), t
 deploy: setup ## set Prefect's server (PREFECT_API_URL) up: pools, blocks, automations, deployments (DEPLOY_OPTIONS="--gpu-runs 2")
 	@$(BIN)/coursedub deploy $(DEPLOY_OPTIONS)
 
-test: setup ## run the tests (TEST_OPTIONS="-k name" runs some)
+test: ## run the tests (TEST_OPTIONS="-k name" runs some)
+	@scripts/setup.sh tests
 	@$(BIN)/python -m pytest $(TEST_OPTIONS) || { [ $$? = 1 ] && [ -n "$(TESTS_AGAIN)" ] && \
 		env -u TESTS_UNTIL $(BIN)/python -m pytest --last-failed --last-failed-no-failures=none; }
 

@@ -105,6 +105,8 @@ class GpuServer(Block):
             raise BadSetting(f"GPU server: server_id {self.server_id!r} is no UUID; `openstack server list` shows it")
         if bool(self.auth_url) != bool(self.application_credential_id and self.application_credential_secret.get_secret_value()):
             raise BadSetting("GPU server: auth_url, application_credential_id and application_credential_secret go together")
+        if self.cost_a_day and not self.price_per_hour:
+            raise BadSetting("GPU server: cost_a_day is no limit without a price: set price_per_hour (COURSEDUB_COST_PER_HOUR)")
 
     @property
     def reference(self) -> str:

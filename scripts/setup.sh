@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Makes .venv exactly what requirements.lock says, with this project in it, and installs the system packages that are missing.
 # Run again, it does only what has changed; with nothing changed it returns at once.
+#
+#   scripts/setup.sh [tests]      with what the tests need besides
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -64,8 +66,13 @@ if ! venv_is_locked; then
         missing+=(python3.11-venv)
     fi
 fi
+[ "${1:-}" != tests ] || command -v curl >/dev/null || missing+=(curl)
 if [ ${#missing[@]} -gt 0 ]; then
     install_system_packages "${missing[@]}"
+fi
+if [ "${1:-}" = tests ] && ! { command -v chromium && command -v chromedriver; } >/dev/null; then
+    # Not every distribution has them as packages.
+    (install_system_packages chromium chromium-driver) || say "going on without a browser: what is tested in one will be skipped"
 fi
 
 if ! venv_is_locked; then

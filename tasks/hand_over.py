@@ -63,7 +63,11 @@ def hand_over(server: GpuServer, lesson: Source, request: Mapping[str, Any], tar
         _wake(keeper, held)
         over(NOT_WOKEN, server.server_id)
         standing = _done(server, jobs, keeper, held, work)
-        spent = _spent(leases, held.lease)
+        try:
+            spent = _spent(leases, held.lease)
+        except LeasesDown as away:  # the work is done all the same
+            get_run_logger().warning("what it cost is not known: %s", away)
+            spent = Spent(0.0, 0.0)
         row = {"lesson": lesson.name, "into": target, "minutes": round(spent.seconds / 60, 1), "cost": spent.cost}
         publish_table("gpu-server-cost", [row], f"{lesson.name}: what it took of the GPU server")
         work.finish()
