@@ -92,9 +92,9 @@ class Wording(NamedTuple):
         """What a template's place holds: `what` is a sentence that must be known, `why` one that may be, `language` an English name."""
         if name == "what":
             return self._told(value, deep + 1)
-        if name == "why":
-            return self._told(value, deep + 1) or value
-        return self.names.get(_tags()[value], value) if name == "language" and value in _tags() else value
+        if name == "language":
+            return self.names.get(_tags().get(value, ""))
+        return (self._told(value, deep + 1) if name == "why" else None) or value
 
 
 class _Value(NamedTuple):
@@ -119,7 +119,7 @@ def _patterns(language: ReportLanguage) -> list[tuple[re.Pattern[str], str]]:
 def _pattern(template: str) -> re.Pattern[str]:
     """What a filled template looks like."""
     parts = [
-        re.escape(literal) + (f"(?P<{field}>.+)" if field is not None else "")
+        re.escape(literal) + (f"(?P<{field}>.+?)" if field is not None else "")
         for literal, field, _, _ in string.Formatter().parse(template)
     ]
     return re.compile("".join(parts), re.DOTALL)
