@@ -441,7 +441,7 @@ def _relabelled(svg: str, words: Wording) -> str:
 
     def label(found: re.Match[str]) -> str:
         text = html.unescape(found[2])
-        shown = words.marked(text) if re.fullmatch(r"-?\d+\.\d+", text) else words.told(text)
+        shown = words.marked(text) if re.fullmatch(r"\W?\d+\.\d+", text) else words.told(text)
         return f"{found[1]}{html.escape(shown, quote=False)}{found[3]}"
 
     return _LABEL.sub(label, svg)

@@ -61,7 +61,7 @@ TEXTS = {
     "rate": "темп",
     "drift": "сдвиг",
     "word errors": "ошибки",
-    "runs over": "не влезло",
+    "runs over": "сверх места",
     "translated": "перевод",
     "in {n} requests, {how}": "за {n} {n:запрос|запроса|запросов}, {how}",
     "the first answer stays": "остался первый ответ",
