@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from dubbing.languages import name_of
 from dubbing.report import clock
+from dubbing.wording import ENGLISH, Wording
 
 LessonState = Literal["waiting", "in work", "dubbed", "unchanged", "in review", "rejected", "failed", "not started"]
 STATES: dict[LessonState, str] = {
@@ -48,44 +48,45 @@ class LessonOfCourse(NamedTuple):
     run: str = ""  # of Prefect
 
 
-def table(lessons: Sequence[LessonOfCourse]) -> list[dict[str, Any]]:
-    """Rows for Prefect's UI."""
+def table(lessons: Sequence[LessonOfCourse], words: Wording = ENGLISH) -> list[dict[str, Any]]:
+    """Rows for Prefect's UI, and for the page."""
     return [
         {
             "row": lesson.row,
             "lesson": lesson.title,
             "into": lesson.language,
-            "state": f"{lesson.state} {lesson.share:.0%}" if lesson.state == "in work" else lesson.state,
+            "state": words(lesson.state) + (f" {lesson.share:.0%}" if lesson.state == "in work" else ""),
             "duration": "" if lesson.duration is None else clock(lesson.duration),
             "took": "" if lesson.seconds is None else clock(lesson.seconds),
             "cost": "" if lesson.cost is None else round(lesson.cost, 4),
-            "flagged": "" if lesson.lines is None else f"{lesson.flagged} of {lesson.lines}",
-            "wrong words": "" if lesson.word_error_rate is None else f"{lesson.word_error_rate:.1%}",
+            "flagged": "" if lesson.lines is None else words("{n} of {all}", n=lesson.flagged, all=lesson.lines),
+            "wrong words": "" if lesson.word_error_rate is None else f"{words.number(100 * lesson.word_error_rate, '.1f')}%",
             "result": lesson.address or (os.path.join(lesson.folder, lesson.video) if lesson.video else ""),
-            "why": lesson.why,
+            "why": words.told(lesson.why),
         }
         for lesson in lessons
     ]
 
 
-def summary(lessons: Sequence[LessonOfCourse]) -> str:
+def summary(lessons: Sequence[LessonOfCourse], words: Wording = ENGLISH) -> str:
     """How many lessons stand how, in words.
 
     >>> summary([LessonOfCourse(2, "a", "en", "dubbed"), LessonOfCourse(3, "b", "en", "failed"), LessonOfCourse(4, "c", "en", "dubbed")])
     '3 lessons: 2 dubbed, 1 failed'
     """
     counts = Counter(lesson.state for lesson in lessons)
-    told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    return f"{len(lessons)} lesson{'' if len(lessons) == 1 else 's'}: {told}"
+    states = ", ".join(words("{n} {state}", n=counts[state], state=words(state)) for state in STATES if counts[state])
+    return words("{n} {n:lesson|lessons}: {states}", n=len(lessons), states=states)
 
 
-def page(name: str, lessons: Sequence[LessonOfCourse], folder: Path, terms: Sequence[str], ended: bool) -> str:
+def page(name: str, lessons: Sequence[LessonOfCourse], folder: Path, terms: Sequence[str], ended: bool, words: Wording = ENGLISH) -> str:
     """`index.html` of a course's folder, which links to the lessons' own.
 
     Args:
         folder: that the page will be in.
         terms: languages for which a file of terms lies beside it, terms.LANGUAGE.csv.
         ended: else the page loads itself anew now and then.
+        words: of whoever reads it.
     """
     import jinja2
 
@@ -103,17 +104,18 @@ def page(name: str, lessons: Sequence[LessonOfCourse], folder: Path, terms: Sequ
     over = [lesson for lesson in lessons if lesson.state in OVER]
     costs = [lesson.cost for lesson in lessons if lesson.cost is not None]
     return environment.get_template("course.html.j2").render(
+        words=words,
         name=name,
         ended=ended,
-        terms=[(language, name_of(language)) for language in terms],
-        summary=summary(lessons),
+        terms=[(language, words.name_of(language)) for language in terms],
+        summary=summary(lessons, words),
         done=len(over) / len(lessons),
         hours=clock(sum(lesson.duration or 0.0 for lesson in lessons)),
         cost=None if not costs else sum(costs),
         flagged=sum(lesson.flagged or 0 for lesson in lessons),
-        states=STATES,
+        states={state: words(about) for state, about in STATES.items()},
         rows=[
-            (lesson, row, name_of(lesson.language), link(lesson, lesson.page), link(lesson, lesson.video))
-            for lesson, row in zip(lessons, table(lessons), strict=True)
+            (lesson, row, words.name_of(lesson.language), link(lesson, lesson.page), link(lesson, lesson.video))
+            for lesson, row in zip(lessons, table(lessons, words), strict=True)
         ],
     )

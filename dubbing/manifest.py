@@ -25,7 +25,7 @@ LAST = 1_000_000  # priority of lessons that are given none
 
 TEXT_COLUMNS = (
     *("source_language", "voice", "captions", "terms", "output", "profile", "separator", "recogniser", "translator", "speech"),
-    *("loudness", "review", "publish_to", "kinescope", "webhook", "job"),
+    *("loudness", "review", "report_language", "publish_to", "kinescope", "webhook", "job"),
 )
 NUMBER_COLUMNS = ("ducking", "seed", "max_megabytes", "max_hours")
 OVERRIDES = (*TEXT_COLUMNS, *NUMBER_COLUMNS)  # of the course's settings, for one lesson

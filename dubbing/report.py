@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from dubbing.languages import base_language, name_of
+from dubbing.languages import base_language
 from dubbing.mixing import HIGHEST_TRUE_PEAK
 from dubbing.placement import ACCEPTABLE_RATE, FREE_RATE, HIGHEST_RATE, LATE_DRIFT
 from dubbing.subtitles import clean, cues_of_texts
 from dubbing.verification import DOUBTFUL_ERROR_RATE, LOUDNESS_TOLERANCE
+from dubbing.wording import ENGLISH, Wording
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,16 +205,22 @@ class Download(NamedTuple):
     formats: tuple[tuple[str, str], ...]  # name, address
 
 
-def page(timeline: Mapping[str, Any], report: Mapping[str, Any], files: Mapping[str, Any], plots: Mapping[str, str]) -> str:
+def page(
+    timeline: Mapping[str, Any],
+    report: Mapping[str, Any],
+    files: Mapping[str, Any],
+    plots: Mapping[str, str],
+    words: Wording = ENGLISH,
+) -> str:
     """`index.html` of a lesson's output folder.
 
     `timeline` and `report` are the contents of the two JSON files beside it. `files` names files relative to it: the players' `video`
     (which is sound alone where `audio_only` is set), `original_audio` and `thumbnail`, and downloads. `plots` are the SVG texts of
-    `plots`, which become part of the page.
+    `plots`, which become part of the page. `words` are those of whoever reads it.
     """
     import jinja2
 
-    rows = _rows(timeline["lines"])
+    rows = _rows(timeline["lines"], words)
     source, target = timeline["source_language"], timeline["target_language"]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -221,27 +230,30 @@ def page(timeline: Mapping[str, Any], report: Mapping[str, Any], files: Mapping[
         undefined=jinja2.StrictUndefined,
         finalize=_printable,
     )
+    environment.filters["capital"] = _capital
     environment.filters["digest"] = lambda script: base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()
+    checks = report.get("file") or {}
     return environment.get_template("report.html.j2").render(
+        words=words,
         name=timeline["lesson"],
         source=source,
         target=target,
-        source_name=name_of(source),
-        target_name=name_of(target),
+        source_name=words.name_of(source),
+        target_name=words.name_of(target),
         duration=clock(timeline["duration"]),
         rows=rows,
         flagged=sum(bool(row.flags) for row in rows),
-        tiles=tiles(report.get("file") or {}),
-        file_flags=(report.get("file") or {}).get("flags") or (),
-        notes=report.get("notes") or (),
-        engines=report.get("engines") or {},
+        tiles=tiles(checks, words),
+        file_flags=[words.told(flag) for flag in checks.get("flags") or ()],
+        notes=[words.told(note) for note in report.get("notes") or ()],
+        engines=[(words.told(family), words.told(engine)) for family, engine in (report.get("engines") or {}).items()],
         audio_only=bool(files.get("audio_only")),
         video=_address(files.get("video")),
         original=_address(files.get("original_audio")),
         poster=_address(files.get("thumbnail")),
-        downloads=_downloads(files),
-        plots=[(title, _picture_address(plots[key])) for key, title in _PLOT_TITLES.items() if key in plots],
-        captions=_embedded(_captions(timeline)),
+        downloads=_downloads(files, words),
+        plots=[(words(title), _picture_address(_relabelled(plots[key], words))) for key, title in _PLOT_TITLES.items() if key in plots],
+        captions=_embedded(_captions(timeline, words)),
     )
 
 
@@ -259,86 +271,82 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def tiles(file: Mapping[str, Any]) -> list[Tile]:
+def tiles(file: Mapping[str, Any], words: Wording = ENGLISH) -> list[Tile]:
     """The key figures of the file checks, each held against its limit."""
 
     def tile(name: str, key: str, form: Callable[[float], str], limit: str, good: Callable[[float], bool]) -> Tile:
         value = file.get(key)
         if value is None or not math.isfinite(value):
-            return Tile(name, "not measured", limit, "unknown")
+            return Tile(name, words("not measured"), limit, "unknown")
         return Tile(name, form(value), limit, "ok" if good(value) else "attention")
 
     target = file.get("loudness_target")
     return [
         tile(
-            "Loudness",
+            words("Loudness"),
             "integrated_loudness",
-            lambda value: f"{_signed(value, 1)} LUFS",
-            "" if target is None else f"target {_signed(target, 1)}",
+            lambda value: f"{words.number(value, '.1f')} LUFS",
+            "" if target is None else words("target {value:.1f}", value=target),
             lambda value: target is not None and abs(value - target) <= LOUDNESS_TOLERANCE,
         ),
         tile(
-            "True peak",
+            words("True peak"),
             "true_peak",
-            lambda value: f"{_signed(value, 1)} dBTP",
-            f"at most {_signed(HIGHEST_TRUE_PEAK, 0)}",
+            lambda value: f"{words.number(value, '.1f')} dBTP",
+            words("at most {value:.0f}", value=HIGHEST_TRUE_PEAK),
             lambda value: value <= HIGHEST_TRUE_PEAK,
         ),
         tile(
-            "Largest drift",
+            words("Largest drift"),
             "largest_drift",
-            lambda value: f"{_signed(value, 2)} s",
-            f"at most {LATE_DRIFT:.0f} s",
+            lambda value: words("{value:.2f} s", value=value),
+            words("at most {value:.0f} s", value=LATE_DRIFT),
             lambda value: abs(value) <= LATE_DRIFT,
         ),
         tile(
-            "Fastest line",
+            words("Fastest line"),
             "largest_rate",
-            lambda value: f"{value:.2f}×",
-            f"acceptable to {ACCEPTABLE_RATE:.2f}×",
+            lambda value: f"{words.number(value, '.2f')}×",
+            words("acceptable to {value:.2f}×", value=ACCEPTABLE_RATE),
             lambda value: value <= ACCEPTABLE_RATE + 1e-9,
         ),
         tile(
-            "Word error rate",
+            words("Word error rate"),
             "word_error_rate",
-            lambda value: f"{value:.1%}".replace("%", " %"),
-            f"at most {HIGHEST_WORD_ERROR_RATE:.0%}".replace("%", " %"),
+            lambda value: f"{words.number(100 * value, '.1f')} %",
+            words("at most {value:.0f} %", value=100 * HIGHEST_WORD_ERROR_RATE),
             lambda value: value <= HIGHEST_WORD_ERROR_RATE,
         ),
-        tile("Overlaps", "overlaps", lambda value: f"{value:.0f}", "none", lambda value: value == 0),
+        tile(words("Overlaps"), "overlaps", lambda value: f"{value:.0f}", words("none"), lambda value: value == 0),
     ]
 
 
-def _signed(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
+def _rows(lines: Sequence[Mapping[str, Any]], words: Wording) -> list[Row]:
     numbers = {line["id"]: number for number, line in enumerate(lines, start=1)}
     several_speakers = len({line["speaker"] for line in lines}) > 1
-    voices = Counter(_voice(line) for line in lines if line["translation"])
+    voices = Counter(_voice(line, words) for line in lines if line["translation"])
     usual = voices.most_common(1)[0][0] if voices else None
     rows = []
     for number, line in enumerate(lines, start=1):
         checks = line.get("checks") or {}
         spoken = line["end"] > line["start"]
-        unusual = spoken and _voice(line) != usual
+        unusual = spoken and _voice(line, words) != usual
         rows.append(
             Row(
                 number=number,
                 speaker=(line["speaker"] or "") if several_speakers else "",
                 source_start=round(line["source_start"], 3),
-                source_time=_span(line["source_start"], line["source_end"]),
+                source_time=_span(line["source_start"], line["source_end"], words),
                 source_text=line["source_text"],
                 start=round(line["start"], 3),
                 end=round(line["end"], 3),
-                time=_span(line["start"], line["end"]),
+                time=_span(line["start"], line["end"], words),
                 translation=line["translation"],
                 said_with=numbers.get(line["said_with"]),
                 heard=checks.get("heard") or "",
-                voice=_voice(line) if unusual else "",
-                figures=(*(_figures(line, checks) if spoken else ()), *_ladder(line)),
-                flags=tuple(line["flags"]),
+                voice=_voice(line, words) if unusual else "",
+                figures=(*(_figures(line, checks, words) if spoken else ()), *_ladder(line, words)),
+                flags=tuple(map(words.told, line["flags"])),
                 spoken=spoken,
             )
         )
@@ -354,32 +362,34 @@ _RUNG_NAMES = {
 }
 
 
-def _ladder(line: Mapping[str, Any]) -> Iterable[Figure]:
+def _ladder(line: Mapping[str, Any], words: Wording) -> Iterable[Figure]:
     """How the translation was come by, where it was not at the first request."""
     translated = line.get("translated") or {"attempts": 1}
     if translated["attempts"] > 1:
-        yield Figure("translated", f"in {translated['attempts']} requests, {_RUNG_NAMES.get(translated['rung'], 'in vain')}", False)
+        how = words(_RUNG_NAMES.get(translated["rung"], "in vain"))
+        yield Figure(words("translated"), words("in {n} requests, {how}", n=translated["attempts"], how=how), False)
 
 
-def _voice(line: Mapping[str, Any]) -> str:
-    origin = f", cloned from {line['cloned_from']}" if line.get("cloned_from") else ""
-    return f"{line['voice']}{origin} ({line['engine']})"
+def _voice(line: Mapping[str, Any], words: Wording) -> str:
+    if line.get("cloned_from"):
+        return words("{voice}, cloned from {where} ({engine})", voice=line["voice"], where=line["cloned_from"], engine=line["engine"])
+    return f"{line['voice']} ({line['engine']})"
 
 
-def _figures(line: Mapping[str, Any], checks: Mapping[str, Any]) -> Iterable[Figure]:
-    yield Figure("rate", f"{line['rate']:.2f}×", line["rate"] > ACCEPTABLE_RATE + 1e-9)
-    yield Figure("drift", f"{_signed(line['drift'], 2)} s", abs(line["drift"]) > LATE_DRIFT)
+def _figures(line: Mapping[str, Any], checks: Mapping[str, Any], words: Wording) -> Iterable[Figure]:
+    yield Figure(words("rate"), f"{words.number(line['rate'], '.2f')}×", line["rate"] > ACCEPTABLE_RATE + 1e-9)
+    yield Figure(words("drift"), words("{value:.2f} s", value=line["drift"]), abs(line["drift"]) > LATE_DRIFT)
     errors = checks.get("word_error_rate")
     if errors is not None:
-        yield Figure("word errors", f"{errors:.0%}".replace("%", " %"), errors > DOUBTFUL_ERROR_RATE)
+        yield Figure(words("word errors"), f"{100 * errors:.0f} %", errors > DOUBTFUL_ERROR_RATE)
     if line["overflow"] > 0:
-        yield Figure("runs over", f"{line['overflow']:.2f} s", True)
+        yield Figure(words("runs over"), words("{value:.2f} s", value=line["overflow"]), True)
 
 
-def _span(start: float, end: float) -> str:
+def _span(start: float, end: float, words: Wording) -> str:
     def tenths(seconds: float) -> str:
         rounded = round(max(seconds, 0.0) * 10)
-        return f"{clock(rounded / 10)}.{rounded % 10}"
+        return f"{clock(rounded / 10)}{words.decimal_mark}{rounded % 10}"
 
     return f"{tenths(start)} \N{EN DASH} {tenths(end)}"
 
@@ -387,7 +397,7 @@ def _span(start: float, end: float) -> str:
 _SUBTITLE_FORMATS = ("srt", "vtt", "ass")
 
 
-def _downloads(files: Mapping[str, Any]) -> list[Download]:
+def _downloads(files: Mapping[str, Any], words: Wording) -> list[Download]:
     def single(key: str, label: str) -> list[Download]:
         address = _address(files.get(key))
         return [Download(label, ((label, address),))] if address else []
@@ -397,19 +407,19 @@ def _downloads(files: Mapping[str, Any]) -> list[Download]:
     )
     subtitles = [
         Download(
-            f"{name_of(language)} subtitles",
+            words("{language} subtitles", language=words.name_of(language)),
             tuple((kind.upper(), address) for kind in _SUBTITLE_FORMATS if (address := _address(files.get(f"{kind}_{language}")))),
         )
         for language in languages
     ]
     return [
-        *single("video", "Dubbed sound" if files.get("audio_only") else "Dubbed video"),
-        *single("original_audio", "Original sound"),
+        *single("video", words("Dubbed sound") if files.get("audio_only") else words("Dubbed video")),
+        *single("original_audio", words("Original sound")),
         *subtitles,
-        *single("timeline", "Timeline (JSON)"),
-        *single("table", "Lines (CSV)"),
-        *single("terms", "Terms (CSV)"),
-        *single("report", "Report (JSON)"),
+        *single("timeline", words("Timeline (JSON)")),
+        *single("table", words("Lines (CSV)")),
+        *single("terms", words("Terms (CSV)")),
+        *single("report", words("Report (JSON)")),
     ]
 
 
@@ -423,7 +433,25 @@ def _picture_address(svg: str) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
-def _captions(timeline: Mapping[str, Any]) -> list[dict[str, Any]]:
+_LABEL = re.compile(r"(<text [^>]*>)([^<]*)(</text>)")
+
+
+def _relabelled(svg: str, words: Wording) -> str:
+    """A picture with its labels in the reader's language: a stage drew it, and what a stage makes is the same for everybody."""
+
+    def label(found: re.Match[str]) -> str:
+        text = html.unescape(found[2])
+        shown = words.marked(text) if re.fullmatch(r"\W?\d+\.\d+", text) else words.told(text)
+        return f"{found[1]}{html.escape(shown, quote=False)}{found[3]}"
+
+    return _LABEL.sub(label, svg)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _captions(timeline: Mapping[str, Any], words: Wording) -> list[dict[str, Any]]:
     """What the players show: a page that lies on disk may not load subtitle files."""
     lines, duration = timeline["lines"], timeline["duration"]
     tracks = (
@@ -431,7 +459,12 @@ def _captions(timeline: Mapping[str, Any]) -> list[dict[str, Any]]:
         ("original", timeline["source_language"], [(line["source_start"], line["source_end"], line["source_text"]) for line in lines]),
     )
     return [
-        {"of": of, "language": base_language(language), "label": name_of(language), "cues": cues_of_texts(texts, language, duration)}
+        {
+            "of": of,
+            "language": base_language(language),
+            "label": _capital(words.name_of(language)),
+            "cues": cues_of_texts(texts, language, duration),
+        }
         for of, language, texts in tracks
     ]
 

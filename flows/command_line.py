@@ -18,6 +18,7 @@ from dubbing import sources, weights
 from dubbing.errors import BadManifest, BadSetting, CoursedubError, PassingFault
 from dubbing.places import user_state
 from dubbing.privacy import report_nothing
+from dubbing.wording import WORDINGS
 
 if TYPE_CHECKING:
     from dubbing.machine import Finding
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     publishing = _add_publishing_options(dub)
     publishing.add_argument("--title", help="what it is called there (default: the recording's name)")
     publishing.add_argument("--job", help="what the webhook calls the lesson (default: the run's id)")
+    _add_report_language(dub)
     dub.add_argument("--quiet", action="store_true", help="no progress, even on a terminal")
     dub.set_defaults(run=_dub)
 
@@ -91,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     course.add_argument("--timezone", metavar="ZONE", help="of that time (default: COURSEDUB_TIMEZONE, else UTC)")
     _add_shared_options(course, output="folder for the results (default: COURSE.dubbed beside the manifest)", several=True)
     _add_publishing_options(course)
+    _add_report_language(course)
     course.add_argument("--quiet", action="store_true", help="no progress, even on a terminal")
     course.set_defaults(run=_course)
 
@@ -334,6 +337,14 @@ def _add_publishing_options(verb: argparse.ArgumentParser) -> argparse._Argument
     return publishing
 
 
+def _add_report_language(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--report-language",
+        choices=list(WORDINGS),
+        help="of the page that people look at (default: COURSEDUB_REPORT_LANGUAGE, else en)",
+    )
+
+
 _STORE_HELP = "where results are kept: a folder, s3://bucket/prefix, or a saved block (default: COURSEDUB_STORE, else in the user's cache)"
 _SHARED_OPTIONS = (
     *(
@@ -353,9 +364,20 @@ _SHARED_OPTIONS = (
     ),
     *("gpu_server", "review", "output", "store", "max_megabytes", "max_hours"),
 )
-_PUBLISHING_OPTIONS = ("publish_to", "kinescope", "title", "webhook", "job")
+_DELIVERY_OPTIONS = ("publish_to", "kinescope", "title", "webhook", "job", "report_language")
 _LESSON_OPTIONS = ("source", *_SHARED_OPTIONS)
-_COURSE_OPTIONS = ("manifest", "course", "at_once", "until", "timezone", *_SHARED_OPTIONS, "publish_to", "kinescope", "webhook")
+_COURSE_OPTIONS = (
+    "manifest",
+    "course",
+    "at_once",
+    "until",
+    "timezone",
+    *_SHARED_OPTIONS,
+    "publish_to",
+    "kinescope",
+    "webhook",
+    "report_language",
+)
 
 
 def loudness(text: str) -> float | str:
@@ -421,7 +443,7 @@ def _run_flow(run: Callable[[], Any], options: argparse.Namespace, whole: str) -
 
 def _dub(options: argparse.Namespace) -> int:
     wishes = _lesson_options(options)
-    wishes |= {name: value for name in _PUBLISHING_OPTIONS if (value := getattr(options, name)) is not None}
+    wishes |= {name: value for name in _DELIVERY_OPTIONS if (value := getattr(options, name)) is not None}
     from flows.own_server import server
 
     with server() as prefect_server:

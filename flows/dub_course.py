@@ -39,6 +39,7 @@ from dubbing.errors import BadInput, BadManifest, BadSetting, LessonsFailed
 from dubbing.keys import digest
 from dubbing.manifest import LARGEST, Entry, of_folder, read
 from dubbing.terms import as_table, from_table, together
+from dubbing.wording import Wording, wording
 from flows import parameters as wished
 from flows.dub_video import Wishes, check, dub_video, given_terms
 from flows.lesson_runs import Deployed, Ended, Here, LessonRuns
@@ -109,6 +110,7 @@ def dub_course(
     max_hours: wished.MaxHours = wished.HOURS,
     review: wished.Review = "none",
     review_days: wished.ReviewDays = DAYS,
+    report_language: wished.ReportLanguage = None,
 ) -> dict[str, Any]:
     """Dub every lesson of a course. Returns how each stands, and where the course's page is.
 
@@ -118,6 +120,7 @@ def dub_course(
     """
     shared = {name: value for name, value in locals().items() if name not in _OWN}
     closes = closing_time(until, timezone)
+    words = wording(report_language)
     results = open_store(store)
     name = course or sources.file_stem(sources.name_of(manifest.rstrip("/")))
     folder = output_folder(output, manifest, name)
@@ -126,7 +129,7 @@ def dub_course(
     except BadManifest as errors:
         create_table_artifact(table=[{"error": error} for error in errors.errors], key="manifest-errors", description=str(errors))
         raise
-    standing = Standing(name, jobs, folder)
+    standing = Standing(name, jobs, folder, words)
     context = FlowRunContext.get()
     assert context and context.flow_run
     deployed = context.flow_run.deployment_id is not None
@@ -201,8 +204,9 @@ class Voices:
 class Standing:
     """How the lessons stand, for whoever looks: a table in Prefect's UI, the course's page, bars at a terminal."""
 
-    def __init__(self, name: str, jobs: Sequence[Job], folder: Path) -> None:
+    def __init__(self, name: str, jobs: Sequence[Job], folder: Path, words: Wording) -> None:
         self.name, self.folder, self.page = name, folder, folder / "index.html"
+        self._words = words
         self.lessons = [LessonOfCourse(job.entry.row, job.entry.title, job.language) for job in jobs]
         self._names = [job.name for job in jobs]
         self._terms: dict[str, list[bytes]] = {}
@@ -265,7 +269,7 @@ class Standing:
             for language, tables in self._terms.items():
                 found = together(*(from_table(content, "terms.csv") for content in tables))
                 write_whole(io.BytesIO(as_table(found).encode()), self.folder / f"terms.{language}.csv")
-            page = courses.page(self.name, self.lessons, self.folder, sorted(self._terms), ended)
+            page = courses.page(self.name, self.lessons, self.folder, sorted(self._terms), ended, self._words)
             write_whole(io.BytesIO(page.encode()), self.page)
         except OSError as error:
             raise BadSetting(f"output folder {self.folder}: {error.strerror or error}") from error

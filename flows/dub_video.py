@@ -56,6 +56,7 @@ from dubbing.lesson import (
 )
 from dubbing.terms import LARGEST_FILE, from_table, with_given
 from dubbing.webhooks import in_one_line
+from dubbing.wording import Wording, wording
 from flows import parameters
 from flows.imagine import imagine
 from flows.review import DAYS, Rejected, Waiting, settle
@@ -166,6 +167,7 @@ def dub_video(
     max_hours: parameters.MaxHours = parameters.HOURS,
     review: parameters.Review = "none",
     review_days: parameters.ReviewDays = DAYS,
+    report_language: parameters.ReportLanguage = None,
 ) -> dict[str, Any] | State[dict[str, Any]]:
     """Dub one lesson and write its folder. Returns where it is, what is in it, and what each stage did.
 
@@ -183,6 +185,7 @@ def dub_video(
     place = open_place(publish_to, results) if publish_to else None
     platform = open_kinescope(kinescope) if kinescope else None
     teller = teller_of(webhook, job, _run_id(), source, target_language)
+    words = wording(report_language)
     if platform:
         platform.check()
     server = open_gpu_server(gpu_server) if gpu_server else None
@@ -211,12 +214,12 @@ def dub_video(
                 wanted = None
                 with working_with(here, name_of_profile(profile)), written_down(results, found, target_language, str(folder)):
                     try:
-                        made, done = _made_and_delivered(results, found, reviewing, story_told, publishes=place is not None)
+                        made, done = _made_and_delivered(results, found, reviewing, story_told, words, publishes=place is not None)
                         _check_approved(results, reviewing, wishes, made)
                     except ReviewWanted as review_wanted:
                         heard, made, wanted = made, None, review_wanted
                 if wanted:
-                    files = _to_look_at(results, place, source, found, folder, heard, done)
+                    files = _to_look_at(results, place, source, found, folder, heard, done, words)
                     try:
                         settle(wanted, results, reviewing, partial(_check_voices, engines.speech), target_language, review_days, files)
                     except (Rejected, Waiting) as ended:
@@ -224,7 +227,7 @@ def dub_video(
             viewed: dict[str, Any] = {"addresses": {}}
             if made is not None:  # and approved
                 cost = elsewhere.spent()["cost"] if elsewhere else None
-                viewed = _published(results, place, platform, made, found, title, cost)
+                viewed = _published(results, place, platform, made, found, title, cost, words)
     except BaseException:
         log.stop()  # nothing that runs beside is waited for
         raise
@@ -265,13 +268,20 @@ def _check_approved(store: Store, reviewing: Review, wishes: Wishes, made: Made)
 
 
 def _to_look_at(
-    store: Store, place: Place | None, source: str, found: Source, folder: Path, made: Made | None, done: Delivered | None
+    store: Store,
+    place: Place | None,
+    source: str,
+    found: Source,
+    folder: Path,
+    made: Made | None,
+    done: Delivered | None,
+    words: Wording,
 ) -> list[dict[str, str]]:
     """What a reviewer may look at and listen to: before there is anything else, the recording."""
     if made is None or done is None:
         return [{"what": "lesson", "address": source}]
     if place:
-        addresses = publish_for_review(store, place, made, found)
+        addresses = publish_for_review(store, place, made, found, words)
     else:
         names = ("video", "original_audio", "page", "timeline")
         addresses = {name: str(folder / done.files[name]) for name in names if name in done.files}
@@ -279,10 +289,17 @@ def _to_look_at(
 
 
 def _published(
-    store: Store, place: Place | None, platform: Kinescope | None, made: Made, found: Source, title: str | None, cost: float | None
+    store: Store,
+    place: Place | None,
+    platform: Kinescope | None,
+    made: Made,
+    found: Source,
+    title: str | None,
+    cost: float | None,
+    words: Wording,
 ) -> dict[str, Any]:
     """Where the lesson can be seen. Whoever waits for it is told."""
-    addresses = publish(store, place, made, found) if place else {}
+    addresses = publish(store, place, made, found, words) if place else {}
     at_kinescope = publish_to_kinescope(store, platform, made, title or sources.file_stem(found.name)) if platform else None
     announce("video_completed", **completed(addresses, made.timeline.target_language, at_kinescope, cost))
     return {"addresses": addresses, **({"kinescope": at_kinescope} if at_kinescope else {})}
@@ -358,7 +375,7 @@ def request_of(lesson: Source, wishes: Wishes, profile: str, engines: Mapping[st
 
 
 def _made_and_delivered(
-    store: Store, found: Source, reviewing: Review, tell: Callable[[], Made], publishes: bool
+    store: Store, found: Source, reviewing: Review, tell: Callable[[], Made], words: Wording, publishes: bool
 ) -> tuple[Made, Delivered]:
     """Tell the story until nobody changes the lesson's folder meanwhile."""
 
@@ -368,7 +385,7 @@ def _made_and_delivered(
             made = tell()
             store.fetch([*delivered(made), *(published(made) if publishes else ())])
             if reviewing.is_up_to_date():
-                return made, deliver(store, made, found.name, found.sha256, reviewing.folder)
+                return made, deliver(store, made, found.name, found.sha256, reviewing.folder, words)
 
     return computed_whole(store, once)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from dubbing import media
+from dubbing import media, wording
 
 MEGABYTES, HOURS = media.Limits()
 
@@ -155,6 +155,11 @@ Loudness = Annotated[
 ]
 Ducking = Annotated[float, Field(ge=0, le=60, title="Ducking", description="dB that the background goes down under speech.")]
 Seed = Annotated[int, Field(ge=0, title="Seed", description="For engines that read differently each time.")]
+ReportLanguage = Annotated[
+    wording.ReportLanguage | None,
+    _EMPTY,
+    Field(title="Language of the page", description="That people look at: en or ru. When empty COURSEDUB_REPORT_LANGUAGE, else en."),
+]
 Review = Annotated[
     Literal["none", "translation", "voiceover"],
     Field(

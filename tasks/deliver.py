@@ -17,6 +17,7 @@ from dubbing.edits import Revision
 from dubbing.errors import BadSetting
 from dubbing.lesson import Artifact, Inspection, Lesson, Mix, Render, Subtitles, Termbase, Timeline
 from dubbing.terms import as_table
+from dubbing.wording import Wording
 from tasks.review import as_rows
 
 _ENDINGS = {"mp4": "mp4", "matroska": "mkv"}
@@ -49,11 +50,12 @@ def delivered(made: Made) -> list[Artifact]:
     return [*files_of(made, "")[1].values(), *made.inspection.plots.values()]
 
 
-def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> Delivered:
+def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path, words: Wording) -> Delivered:
     """Write the lesson's folder. Each file is complete or not there.
 
     Args:
         sha256: of the recording.
+        words: of the page.
 
     Raises:
         BadSetting: the folder can't be written.
@@ -64,7 +66,7 @@ def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> D
     if made.termbase.terms:
         names["terms"] = "terms.csv"
 
-    texts, summary = documents(store, made, name, sha256, names)
+    texts, summary = documents(store, made, name, sha256, names, words)
     if made.termbase.terms:
         texts["terms"] = as_table(made.termbase.terms)
     try:
@@ -78,7 +80,9 @@ def deliver(store: Store, made: Made, name: str, sha256: str, folder: Path) -> D
     return Delivered(names, summary)
 
 
-def documents(store: Store, made: Made, name: str, sha256: str, names: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+def documents(
+    store: Store, made: Made, name: str, sha256: str, names: Mapping[str, str], words: Wording
+) -> tuple[dict[str, str], dict[str, Any]]:
     """Timeline, report and page of a lesson, and what is in the report.
 
     Args:
@@ -93,7 +97,7 @@ def documents(store: Store, made: Made, name: str, sha256: str, names: Mapping[s
     summary["about"] = made.termbase.summary
     plots = {plot: store.read_bytes(artifact).decode() for plot, artifact in made.inspection.plots.items()}
     shown = dict(names) if made.lesson.picture else {**names, "audio_only": "yes"}
-    texts = {"timeline": as_json(timeline), "report": as_json(summary), "page": report.page(timeline, summary, shown, plots)}
+    texts = {"timeline": as_json(timeline), "report": as_json(summary), "page": report.page(timeline, summary, shown, plots, words)}
     return texts, summary
 
 

@@ -18,6 +18,7 @@ from blocks.publishing import Place
 from blocks.store import Store
 from dubbing.lesson import Artifact, Source
 from dubbing.publishing import lesson_id, place_of
+from dubbing.wording import Wording
 from tasks.announce import announce
 from tasks.deliver import Made, documents, files_of
 from tasks.progress import Work, advance, working
@@ -40,7 +41,7 @@ def published(made: Made) -> list[Artifact]:
     return [made.mix.media]
 
 
-def publish(store: Store, place: Place, made: Made, lesson: Source) -> dict[str, str]:
+def publish(store: Store, place: Place, made: Made, lesson: Source, words: Wording) -> dict[str, str]:
     """Copy a lesson's files to a place, the new track first, which is told of as soon as it is there.
 
     Returns:
@@ -50,10 +51,10 @@ def publish(store: Store, place: Place, made: Made, lesson: Source) -> dict[str,
         StoreFailed: the place can't be reached or written.
         BlobDamaged
     """
-    return copy_files(store, place, going(store, made, lesson), _tell_of_voice)
+    return copy_files(store, place, going(store, made, lesson, words), _tell_of_voice)
 
 
-def going(store: Store, made: Made, lesson: Source) -> list[Going]:
+def going(store: Store, made: Made, lesson: Source, words: Wording) -> list[Going]:
     """What is copied where, in this order: the report is there when all that it shows is."""
     called = lesson_id(lesson.name, lesson.sha256, made.timeline.target_language)
     names, artifacts = files_of(made, called)
@@ -62,7 +63,7 @@ def going(store: Store, made: Made, lesson: Source) -> list[Going]:
     places = {what: place for what, name in names.items() if (place := place_of(what, name, called))}
     beside = posixpath.dirname(places["page"])
     linked = {what: posixpath.relpath(place, beside) for what, place in places.items()}
-    texts, _ = documents(store, made, lesson.name, lesson.sha256, linked)
+    texts, _ = documents(store, made, lesson.name, lesson.sha256, linked, words)
     return [
         *(Going(what, places[what], artifact) for what, artifact in artifacts.items() if what in places),
         *(Going(what, places[what], text.encode()) for what, text in texts.items()),
@@ -72,7 +73,7 @@ def going(store: Store, made: Made, lesson: Source) -> list[Going]:
 _REVIEWED = ("video", "original_audio", "timeline", "page")
 
 
-def publish_for_review(store: Store, place: Place, made: Made, lesson: Source) -> dict[str, str]:
+def publish_for_review(store: Store, place: Place, made: Made, lesson: Source, words: Wording) -> dict[str, str]:
     """What a reviewer looks at and listens to, in a place of its own: nothing is where finished lessons are before it is approved.
 
     Returns:
@@ -81,7 +82,7 @@ def publish_for_review(store: Store, place: Place, made: Made, lesson: Source) -
     called = lesson_id(lesson.name, lesson.sha256, made.timeline.target_language)
     names, artifacts = files_of(made, called)
     names |= {"timeline": "timeline.json", "page": "index.html"}
-    texts, _ = documents(store, made, lesson.name, lesson.sha256, {what: names[what] for what in _REVIEWED})
+    texts, _ = documents(store, made, lesson.name, lesson.sha256, {what: names[what] for what in _REVIEWED}, words)
     files = []
     for what in _REVIEWED:
         content = artifacts[what] if what in artifacts else texts[what].encode()

@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from dubbing import report
 from dubbing.report import page, plots, tiles
+from dubbing.wording import ENGLISH, RUSSIAN, Wording
 
 FILE = {
     "integrated_loudness": -16.3,
@@ -100,7 +102,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.cdata_elem == "script":
             self.scripts.append(data)
-        elif data.strip():
+        elif data.strip() and self.cdata_elem != "style":
             self.texts.append(data.strip())
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
@@ -115,8 +117,10 @@ class Page(HTMLParser):
         return json.loads(self.scripts[0])
 
 
-def opened(lesson: dict[str, Any], about: dict[str, Any] | None = None, files: dict[str, Any] | None = None) -> Page:
-    return Page(page(lesson, about or summary(), FILES if files is None else files, PLOTS))
+def opened(
+    lesson: dict[str, Any], about: dict[str, Any] | None = None, files: dict[str, Any] | None = None, words: Wording = ENGLISH
+) -> Page:
+    return Page(page(lesson, about or summary(), FILES if files is None else files, PLOTS, words))
 
 
 # Lines
@@ -257,8 +261,9 @@ def test_pictures_are_part_of_the_page() -> None:
 # Hostile texts
 
 
+@pytest.mark.parametrize("words", [ENGLISH, RUSSIAN], ids=["en", "ru"])
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_text_is_shown_and_never_markup(text: str) -> None:
+def test_a_hostile_text_is_shown_and_never_markup(text: str, words: Wording) -> None:
     def everywhere(text: str) -> Page:
         lines = [
             line(0, source_text=text, translation=text, speaker=text, voice=text, engine=text, flags=[text], checks={"heard": text}),
@@ -269,6 +274,7 @@ def test_a_hostile_text_is_shown_and_never_markup(text: str) -> None:
             timeline(*lines, lesson=text),
             summary(notes=[text], engines={text: text}, file=checks),
             {**FILES, "video": text, "srt_en": text, "thumbnail": text},
+            words,
         )
 
     hostile, innocent = everywhere(text), everywhere("innocent")
@@ -293,6 +299,50 @@ def test_only_the_pages_own_script_may_run() -> None:
     (policy,) = shown.all("meta", **{"http-equiv": "Content-Security-Policy"})
     digest = base64.b64encode(hashlib.sha256(shown.scripts[1].encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in (policy["content"] or "")
+
+
+# In Russian
+
+
+def test_a_page_in_russian_has_no_english_but_of_the_lesson() -> None:
+    flags = ["timing: spoken 1.27 times as fast", "translation: it lost the number 42"]
+    lines = [
+        line(0, speaker="Анна", translation="Уно.", flags=flags, rate=1.27, drift=-1.4, overflow=0.3, checks={"word_error_rate": 0.5}),
+        line(1, speaker="Борис", translation="", said_with="line0", start=5.0, end=5.0, checks={}),
+        line(2, speaker="Борис", translation="Дос.", translated={"attempts": 4, "rung": "fallback"}, checks={"heard": "Ос."}),
+        line(3, speaker="Борис", translation="", start=5.0, end=5.0, checks={}),
+    ]
+    engines = {"speech": "Кокоро, voice хм_1, cloned from 0:12-0:22", "separation": "Сплитер"}
+    checks = {**FILE, "largest_drift": None, "flags": ["2 lines overlap"]}
+    shown = opened(timeline(*lines), summary(engines=engines, file=checks, notes=["no thumbnail: нет"]), words=RUSSIAN)
+    labels = [value or "" for _, have in shown.elements for name, value in have.items() if name in ("aria-label", "alt", "title")]
+    names = "Rainbow|LUFS|dBTP|SRT|VTT|ASS|JSON|CSV"
+    assert [text for text in (*shown.texts, *labels) if re.search("[A-Za-z]", re.sub(names, "", text))] == []
+    assert shown.all("html", lang="ru")
+    assert {
+        *("4 реплики", "1 под вопросом", "Только под вопросом (1)", "Русский → английский", "репликой 1", "ничего не произносится"),
+        *("время: ускорено в 1,27 раза", "перевод: потеряно число 42", "накладываются друг на друга реплики: 2"),
+        *("не измерено", "\N{MINUS SIGN}16,3 LUFS", "\N{MINUS SIGN}1,40 с", "за 4 запроса, другой моделью", "Субтитры (английский)"),
+        *("озвучивание", "Кокоро, голос хм_1, клон с 0:12-0:22", "0:10,2 \N{EN DASH} 0:14,1"),
+    } <= {text.removesuffix(" ·") for text in shown.texts}
+    assert [caption["label"] for caption in shown.captions] == ["Английский", "Русский"]
+
+
+def test_pictures_have_their_labels_in_russian_too(levels: tuple[np.ndarray, np.ndarray]) -> None:
+    drawn = {name: picture.decode() for name, picture in plots(timeline(line(0), line(1)), *levels).items()}
+    shown = Page(page(timeline(line(0)), summary(), FILES, drawn, RUSSIAN))
+    pictures = [base64.b64decode((have["src"] or "").partition(",")[2]).decode() for have in shown.all("img")]
+    texts = {label.text or "" for picture in pictures for label in ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"уровень, dBFS", "темп речи", "сдвиг, с", "оригинал", "дубляж", "реплики", "1,20"} <= texts
+    assert [text for text in texts if re.search(r"[A-Za-z]|\d\.\d", text.replace("dBFS", ""))] == []
+
+
+def test_a_label_stays_text() -> None:
+    picture = "<svg xmlns='http://www.w3.org/2000/svg'><text x='1'>&lt;script&gt; &amp; 1.50</text><text x='2'>drift, seconds</text></svg>"
+    shown = Page(page(timeline(line(0)), summary(), FILES, {"drift": picture}, RUSSIAN))
+    [address] = [have["src"] or "" for have in shown.all("img")]
+    first, second = ElementTree.fromstring(base64.b64decode(address.partition(",")[2]))
+    assert (first.text, second.text) == ("<script> & 1.50", "сдвиг, с")
 
 
 # Empty

@@ -71,16 +71,18 @@ def test_a_bad_lesson_stops_no_other_and_running_again_does_what_is_missing(less
 
     good = manifest(tmp_path, "source,title\n" + "".join(f"{lessons}/{name}.mp4,{name}\n" for name in ("1 light", "2 waves", "10 colour")))
     before = len(uses(tmp_path / "notes" / "uses"))
-    again = run(tmp_path, good, "--to", "en es", "--course", lessons.name)
+    again = run(tmp_path, good, "--to", "en es", "--course", lessons.name, "--report-language", "ru")
     assert {state for _, _, state in standing(again.result)} == {"unchanged"}
+    assert "6 уроков (без изменений: 6)" in (tmp_path / "course" / "index.html").read_text()
+    assert '<html lang="ru">' in (tmp_path / "course" / "1 light.es" / "index.html").read_text()
     assert len(uses(tmp_path / "notes" / "uses")) == before, "no engine was used"
 
 
 def test_what_a_row_says_goes_before_what_the_course_says(lessons: Path, tmp_path: Path) -> None:
     rows = [
-        "source,title,target_language,voice,priority,output",
-        f"{lessons}/1 light.mp4,Light,,,,",
-        f"{lessons}/2 waves.mp4,Waves,es,viktor,1,second",
+        "source,title,target_language,voice,priority,output,report_language",
+        f"{lessons}/1 light.mp4,Light,,,,,",
+        f"{lessons}/2 waves.mp4,Waves,es,viktor,1,second,ru",
     ]
     done = run(tmp_path, manifest(tmp_path, "\n".join(rows)), "--to", "en", "--voice", "vera", "--at-once", "1")
     assert standing(done.result) == [("Light", "en", "dubbed"), ("Waves", "es", "dubbed")]
@@ -88,6 +90,8 @@ def test_what_a_row_says_goes_before_what_the_course_says(lessons: Path, tmp_pat
     assert written == sorted(written), "the one with a priority came first"
     assert {line["voice"] for line in timeline(tmp_path, "second.es")["lines"]} == {"viktor"}
     assert {line["voice"] for line in timeline(tmp_path, "Light.en")["lines"]} == {"vera"}
+    pages = [(tmp_path / "course" / name / "index.html").read_text() for name in ("second.es", "Light.en", ".")]
+    assert ['<html lang="ru">' in page for page in pages] == [True, False, False]
 
 
 def test_a_lecturer_keeps_the_voice_of_the_first_lesson(lessons: Path, tmp_path: Path) -> None:
@@ -103,15 +107,16 @@ def test_a_lecturer_keeps_the_voice_of_the_first_lesson(lessons: Path, tmp_path:
 
 def test_everything_wrong_is_told_before_anything_starts(lessons: Path, tmp_path: Path) -> None:
     rows = [
-        "source,target_language,voice,loudness,seed,title",
-        f"{lessons}/1 light.mp4,en,nobody,,,",
-        f"{lessons}/nothing.mp4,,,,,",
-        f"{lessons}/2 waves.mp4,tlh,,,,",
-        f"{lessons}/2 waves.mp4,en,,-99,,b",
-        f"{lessons}/2 waves.mp4,en,,loud,,c",
-        f"{lessons}/2 waves.mp4,en,,,-1,d",
-        f"{lessons}/10 colour.mp4,,,,,same",
-        f"{lessons}/1 light.mp4,,,,,same",
+        "source,target_language,voice,loudness,seed,title,report_language",
+        f"{lessons}/1 light.mp4,en,nobody,,,,",
+        f"{lessons}/nothing.mp4,,,,,,",
+        f"{lessons}/2 waves.mp4,tlh,,,,,",
+        f"{lessons}/2 waves.mp4,en,,-99,,b,",
+        f"{lessons}/2 waves.mp4,en,,loud,,c,",
+        f"{lessons}/2 waves.mp4,en,,,-1,d,",
+        f"{lessons}/10 colour.mp4,,,,,same,",
+        f"{lessons}/1 light.mp4,,,,,same,",
+        f"{lessons}/1 light.mp4,,,,,e,de",
     ]
     done = run(tmp_path, manifest(tmp_path, "\n".join(rows)))
     assert done.code == 22
@@ -124,6 +129,7 @@ def test_everything_wrong_is_told_before_anything_starts(lessons: Path, tmp_path
         "row 6, loudness: ",
         "row 7, seed: Input should be greater than or equal to 0",
         "row 9, title: the same as in row 8, into en",
+        "row 10, report_language: Input should be 'en' or 'ru'",
     ]
     for start in starts:
         assert any(error.startswith(start) for error in errors), (start, errors)
