@@ -167,7 +167,7 @@ def test_what_is_not_approved_is_published_nowhere_and_the_reviewer_is_told(
     options = ("--review", "voiceover", "--publish-to", tmp_path, "--kinescope", "played", "--webhook", platform.url)
     waiting = lesson.dub(*options, store="reviewed").result
     assert waiting["review"]["state"] == "in review" and waiting["addresses"] == {} and "kinescope" not in waiting
-    assert not files_in(tmp_path) and not kinescope.videos
+    assert {file.split("/")[1] for file in files_in(tmp_path)} == {"reviews"} and not kinescope.videos
     (asked,) = platform.taken
     assert asked.event == "review_requested" and (asked.body["stage"], asked.body["reminder"]) == ("voiceover", 0)
     assert Path(asked.body["video_url"]).is_file() and asked.body["expires"] > asked.body["timestamp"]
