@@ -66,7 +66,7 @@ from tasks.approval import ReviewWanted
 from tasks.deliver import Delivered, Made, deliver, delivered
 from tasks.extract_audio import extract_audio
 from tasks.fit import fit
-from tasks.hand_over import Spent, hand_over, noted_packages
+from tasks.hand_over import Spent, hand_over, noted_packages, spent_before
 from tasks.history import runs_of, written_down
 from tasks.ingest import ingest
 from tasks.inspect import inspect
@@ -320,7 +320,7 @@ class Elsewhere:
 
     def __init__(self, server: GpuServer, profile: Profile, request: dict[str, Any]) -> None:
         self._server, self._profile, self._request = server, profile, request
-        self._visits: list[Spent] = []
+        self._visits: list[Spent] = spent_before(_run_id())
 
     def then(self, store: Store, lesson: Source, tell: Callable[[], Made]) -> Callable[[], Made]:
         """The story, told when the server has done its part of it."""

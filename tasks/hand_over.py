@@ -6,14 +6,22 @@ there is something to wait for: the server up, and a run of the deployment `comp
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import httpx
 from prefect import get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+)
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
@@ -32,6 +40,7 @@ from tasks.alerts import NOT_WOKEN, alert, over
 from tasks.progress import Event, Work, publish_table, tell, working
 
 DEPLOYMENT = "compute-stages/gpu"
+_COST = "gpu-server-cost"  # the artifact's key
 _NEWEST = 50  # runs that are looked at
 _ALIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
 
@@ -68,8 +77,8 @@ def hand_over(server: GpuServer, lesson: Source, request: Mapping[str, Any], tar
         except LeasesDown as away:  # the work is done all the same
             get_run_logger().warning("what it cost is not known: %s", away)
             spent = Spent(0.0, 0.0)
-        row = {"lesson": lesson.name, "into": target, "minutes": round(spent.seconds / 60, 1), "cost": spent.cost}
-        publish_table("gpu-server-cost", [row], f"{lesson.name}: what it took of the GPU server")
+        row = {"lesson": lesson.name, "into": target, "seconds": spent.seconds, "cost": spent.cost}
+        publish_table(_COST, [row], f"{lesson.name}: what it took of the GPU server")
         work.finish()
     if standing.failure:
         raise same_failure(standing.failure["kind"], standing.failure["message"])
@@ -175,6 +184,14 @@ def _how_the_pool_stands() -> str:
     last = max(seen, key=lambda worker: worker.last_heartbeat_time or 0)
     status = last.status.value if last.status else "unknown"
     return f"worker {last.name} of the pool {pool} is {status}, seen last at {last.last_heartbeat_time}"
+
+
+def spent_before(run: str) -> list[Spent]:
+    """What a run took before it was suspended, a visit each: its artifacts tell."""
+    with get_client(sync_client=True) as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run)]), key=ArtifactFilterKey(any_=[_COST]))
+        tables = client.read_artifacts(artifact_filter=of_run)
+    return [Spent(row["seconds"], row["cost"]) for table in tables for row in json.loads(str(table.data))]
 
 
 def _spent(leases: Leases, lease: Lease) -> Spent:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentUpdate
@@ -24,13 +25,13 @@ from blocks.profiles import Profile
 from dubbing.errors import BadSetting, NoLease, NoSpeech, ServerNotReady
 from flows.deploy import deploy
 from flows.dub_video import let_go
-from tasks.hand_over import DEPLOYMENT
+from tasks.hand_over import DEPLOYMENT, spent_before
 from tests.conftest import ROOT, Bucket
 from tests.flows.stand_in_runs import CALM, LINES_EVERY, LONG_WORDED, Run
 from tests.lessons import make_lesson
 from tests.nova import ACTIVE, OFFLOADED, SERVER, Nova
 from tests.postgres import let_pass
-from tests.prefect_stack import Worker, ended, prefect_server, soon, until
+from tests.prefect_stack import Worker, ended, prefect_server, run_of, soon, state_of, until
 from tests.seaweed import Seaweed
 from tests.stand_ins import uses
 
@@ -43,8 +44,9 @@ class Place:
 
     def __init__(self, nova: Nova, leases: Leases, bucket: Bucket, common: dict[str, str], folder: Path) -> None:
         self.nova, self.leases, self.bucket, self.folder = nova, leases, bucket, folder
+        self.api = PREFECT_API_URL.value() or ""  # which other threads don't know
         self.lesson = make_lesson(folder / "lesson.mp4", 20.0)
-        self._here = {**common, "COURSEDUB_WORKING_FOLDER": str(folder / "control-disk")}
+        self.here = {**common, "COURSEDUB_WORKING_FOLDER": str(folder / "control-disk")}
         self.there = {
             **common,
             "COURSEDUB_WORKING_FOLDER": str(folder / "gpu-disk"),
@@ -62,7 +64,7 @@ class Place:
     def _follow(self) -> None:
         while not self._leaving.wait(0.1):
             if self.nova.state == ACTIVE and self.boots.is_set() and self.worker is None:
-                self.worker = Worker(PREFECT_API_URL.value(), "gpu", self.folder / "gpu", self.there)
+                self.worker = Worker(self.api, "gpu", self.folder / "gpu", self.there)
             elif self.nova.state.task is None and self.nova.state != ACTIVE:
                 self._lose()
 
@@ -79,7 +81,7 @@ class Place:
     def dub(self, *options: str, lesson: Path | None = None) -> Run:
         lesson = lesson or self.lesson
         command = ["dub", str(lesson), "--store", self.bucket.address, "--output", str(self.folder / f"{lesson.stem}.out"), "--json"]
-        return Run([*command, "--gpu-server", "played", "--profile", PROFILE, *options], self.folder / "notes", CALM, self._here)
+        return Run([*command, "--gpu-server", "played", "--profile", PROFILE, *options], self.folder / "notes", CALM, self.here)
 
     def uses_here(self) -> list[str]:
         return uses(self.folder / "notes" / "uses")
@@ -222,6 +224,28 @@ def test_a_reviewers_changes_go_with_the_lesson(place: Place) -> None:
     assert [edit["became"] for edit in again["edits"]] == ["applied"]
     spoken = [use for use in place.uses_there()[len(before) :] if use.startswith("synthesize")]
     assert len(spoken) == 1 and place.uses_here() == []
+
+
+def test_a_review_lets_the_server_go_and_what_it_cost_before_counts(place: Place) -> None:
+    with get_client(sync_client=True) as client:
+        there = DeploymentUpdate(entrypoint="tests.deployments.stand_in_flows.dub_video")
+        client.update_deployment(client.read_deployment_by_name("dub-video/dub-video").id, there)
+    wishes = {"source": str(place.lesson), "store": place.bucket.address, "output": str(place.folder / "out"), "review": "translation"}
+    run = run_of("dub-video/dub-video", {**wishes, "gpu_server": "played", "profile": PROFILE})
+    worker = Worker(place.api, "control", place.folder / "control", {**place.here, "PYTHONPATH": str(ROOT)})
+    try:
+        until(lambda: state_of(run) == "Suspended")
+        assert place.leases.facts().leases == ()
+        assert {use.split()[0] for use in place.uses_there()} >= {"separate", "translate"}
+        assert not [use for use in place.uses_there() if use.startswith("synthesize")]
+        (before,) = spent_before(str(run.id))
+        httpx.post(f"{place.api}/flow_runs/{run.id}/resume", json={"run_input": {"decision": "approve"}}, timeout=60)
+        assert ended(run) == "Completed"
+    finally:
+        worker.kill_group()
+    visits = spent_before(str(run.id))
+    assert len(visits) == 2 and before in visits and min(visit.cost for visit in visits) > 0
+    assert len(place.uses_there()) == len(set(place.uses_there())), "nothing was computed twice"
 
 
 def test_what_fails_there_fails_here_as_it_would_have_here(place: Place) -> None:
