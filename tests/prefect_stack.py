@@ -146,11 +146,11 @@ def prefect_server(database: str) -> Iterator[PrefectServer]:
             server.kill()
 
 
-def soon(automation: str) -> None:
-    """Have an automation that waits for something end its waiting after ten seconds, the least that Prefect knows."""
+def soon(automation: str, seconds: float = 10.0) -> None:
+    """Have an automation that waits for something end its waiting after so long; ten seconds are the least that Prefect knows."""
     with get_client(sync_client=True) as client:
         (found,) = client.read_automations_by_name(automation)
-        trigger = found.trigger.model_copy(update={"within": timedelta(seconds=10)})
+        trigger = found.trigger.model_copy(update={"within": timedelta(seconds=seconds)})
         core = AutomationCore(**{**found.model_dump(exclude={"id", "trigger", "owner_resource"}), "trigger": trigger})
         client.update_automation(found.id, core)
 
