@@ -183,6 +183,17 @@ def test_what_has_happened_can_be_looked_at_and_not_changed(theirs: Any) -> None
         assert as_(person(f"partner of {kind}", "partner")).get(change).status_code in (403, 404)
 
 
+def test_an_administrator_deletes_a_job_with_what_was_said_of_it(theirs: Any) -> None:
+    Answer.objects.create(job=theirs, request="r", decision="approve")
+    Delivery.objects.create(id="d", signature="s", event="video_completed", job=theirs)
+    boss, delete = as_(person("boss", "administrator")), reverse("admin:coursedub_job_delete", args=[theirs.pk])
+    assert boss.post(delete, {"post": "yes"}).status_code == 403, "it is in work"
+    Job.objects.update(state=Job.State.COMPLETED)
+    assert as_(person("reviewer", "reviewer")).post(delete, {"post": "yes"}).status_code == 403
+    assert boss.post(delete, {"post": "yes"}).status_code == 302
+    assert not Job.objects.exists() and not Answer.objects.exists() and not Delivery.objects.exists()
+
+
 def test_pages_say_what_went_wrong(prefect: PlayedPrefect) -> None:
     boss = person("boss", "administrator")
     (job,) = jobs.start([a_lesson(boss)], ["en"], boss).jobs

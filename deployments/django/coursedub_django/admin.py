@@ -239,6 +239,11 @@ class JobAdmin(Confined):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and not (obj and obj.is_active)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """With a job goes what was said of it, which by itself nobody may delete."""
+        shown_objects, counts, needed, protected = super().get_deleted_objects(objs, request)
+        return shown_objects, counts, needed - {Answer._meta.verbose_name, Delivery._meta.verbose_name}, protected
+
     def has_publish_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("coursedub.publish_job"))
 
