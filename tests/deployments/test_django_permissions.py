@@ -110,6 +110,26 @@ def test_a_reviewer_reviews_and_nothing_else(theirs: Any, prefect: PlayedPrefect
     assert reviewer.get(reverse("admin:coursedub_lesson_add")).status_code == 403
 
 
+def test_a_reviewer_learns_why_an_answer_could_not_be_followed_and_finds_the_changes_again(prefect: PlayedPrefect) -> None:
+    boss, user = person("boss", "administrator"), person("reviewer", "reviewer")
+    (job,) = jobs.start([a_lesson(boss)], ["en"], boss, "translation").jobs
+    review, line = reverse("admin:coursedub_review", args=[job.pk]), {"id": "a", "source": "Свет", "translation": "Light"}
+    prefect.asks(job.run_id, [line])
+    prefect.leaves(job.run_id, "review-request", "Please review the translation of **a**\n")
+    Job.objects.update(synced_at=None)
+    jobs.refresh([job])
+    assert "take the answer" not in as_(user).get(review).text
+    request = jobs.review_request(Job.objects.get(pk=job.pk)).id
+    jobs.answer(Job.objects.get(pk=job.pk), user, "approve", request, [{"line": "a", "voice": "nobody"}])
+    prefect.asks(job.run_id, [line])
+    prefect.leaves(job.run_id, "review-request", "**voice nobody: there is no such voice**\n\nPlease review the translation of a")
+    Job.objects.update(synced_at=None)
+    jobs.refresh([Job.objects.get(pk=job.pk)])
+    page = as_(user).get(review).text
+    assert "take the answer. It still waits for one. (voice nobody: there is no such voice)" in page
+    assert '"given": [{"line": "a", "voice": "nobody"}]' in page
+
+
 def test_before_there_is_a_voice_over_the_recording_itself_is_heard(prefect: PlayedPrefect) -> None:
     boss, reviewer = person("boss", "administrator"), as_(person("reviewer", "reviewer"))
     uploaded = a_lesson(boss, source="", file=ContentFile(MEDIA, name="lesson.mp4"))

@@ -36,7 +36,7 @@ from coursedub_django.conf import settings
 from coursedub_django.files import NoLink, link_to, local_file
 from coursedub_django.forms import StartForm, language_name
 from coursedub_django.models import Answer, Course, Delivery, Job, Lesson
-from coursedub_django.prefect_api import PrefectError
+from coursedub_django.prefect_api import AnswerRefused, PrefectError
 from coursedub_django.views import served
 
 AT_ONCE = 100  # jobs that a page may follow
@@ -460,6 +460,9 @@ class JobAdmin(Confined):
             messages.warning(request, str(error))
             return redirect("admin:coursedub_job_change", job.pk)
         lines = asked_for.lines
+        if asked_for.trouble and request.method == "GET":
+            messages.error(request, str(AnswerRefused(asked_for.trouble)))
+            given["edits"] = job.newest_answer.edits if job.newest_answer else []
         voices = dict.fromkeys([*(line.voice for line in lines if line.voice), *settings().voices.get(job.target_language, ())])
         media = {what: reverse("admin:coursedub_file", args=[job.pk, f"review-{what}"]) for what in asked_for.files}
         if "original_audio" not in media:  # before there is a voice-over
