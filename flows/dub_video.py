@@ -224,6 +224,8 @@ def dub_video(
                         settle(wanted, results, reviewing, partial(_check_voices, engines.speech), target_language, review_days, files)
                     except (Rejected, Waiting) as ended:
                         over = ended
+                        if isinstance(ended, Rejected):
+                            announce("video_failed", "rejected", error=in_one_line(str(ended)), state=ended.name)
             viewed: dict[str, Any] = {"addresses": {}}
             if made is not None:  # and approved
                 cost = elsewhere.spent()["cost"] if elsewhere else None

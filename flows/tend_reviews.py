@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Completed
 
-from dubbing.errors import PassingFault
+from dubbing.errors import BadSetting, PassingFault
 from flows.dub_video import teller_of
 from flows.review import DAYS, NAMES
 from tasks.announce import announce_now
@@ -60,7 +60,12 @@ def _tend(client: SyncPrefectClient, run: FlowRun, now: datetime) -> Did:
     given = run.parameters
     expires = asked + timedelta(days=float(given.get("review_days") or DAYS))
     stage = given["review"]
-    teller = teller_of(given.get("webhook"), given.get("job"), str(run.id), given["source"], given.get("target_language") or "en")
+    about = (given.get("job"), str(run.id), given["source"], given.get("target_language") or "en")
+    try:
+        teller = teller_of(given.get("webhook"), *about)
+    except BadSetting as gone:  # of this run, which expires all the same; others are reminded
+        get_run_logger().warning("%s: %s", run.name, gone)
+        teller = teller_of(None, *about)
     if now >= expires:
         why = f"nobody reviewed its {NAMES[stage]} until {expires:%Y-%m-%d %H:%M} UTC"
         if not client.read_flow_run(run.id).state.is_paused():  # type: ignore[union-attr]  # an answer has come this moment

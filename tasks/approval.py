@@ -106,7 +106,8 @@ def translation_shown(revision: Revision) -> tuple[str, list[dict[str, Any]]]:
                 "flags": "; ".join(translated.flags) if translated else "not translated",
             }
         )
-    return digest("translation", revision.transcript.language, revision.translation.language, [list(row.values()) for row in rows]), rows
+    shown = digest("translation", revision.transcript.language, revision.translation.language, [list(row.values()) for row in rows])
+    return shown, [_with_silence(row) for row in rows]
 
 
 def voiceover_shown(timeline: Timeline, checks: Sequence[LineChecks], video: Artifact) -> tuple[str, list[dict[str, Any]]]:
@@ -128,7 +129,12 @@ def voiceover_shown(timeline: Timeline, checks: Sequence[LineChecks], video: Art
         }
         for line in lines
     ]
-    return digest("voiceover", video.sha256), rows
+    return digest("voiceover", video.sha256), [_with_silence(row) for row in rows]
+
+
+def _with_silence(row: dict[str, Any]) -> dict[str, Any]:
+    """Whether nothing is said there by a person's wish, as its words and who they are of say already."""
+    return {**row, "silent": row["edited"] and not row["translation"]}
 
 
 def days_since(asked: str, at: str) -> float:
