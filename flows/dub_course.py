@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -119,7 +119,11 @@ def dub_course(
         LessonsFailed: all others are done.
     """
     shared = {name: value for name, value in locals().items() if name not in _OWN}
-    closes = closing_time(until, timezone)
+    context = FlowRunContext.get()
+    assert context and context.flow_run
+    # One that a worker takes late has no longer for that; one that is started anew by hand has.
+    due = context.flow_run.expected_start_time if context.flow_run.run_count <= 1 else None
+    closes = closing_time(until, timezone, due)
     words = wording(report_language)
     results = open_store(store)
     name = course or sources.file_stem(sources.name_of(manifest.rstrip("/")))
@@ -130,8 +134,6 @@ def dub_course(
         create_table_artifact(table=[{"error": error} for error in errors.errors], key="manifest-errors", description=str(errors))
         raise
     standing = Standing(name, jobs, folder, words)
-    context = FlowRunContext.get()
-    assert context and context.flow_run
     deployed = context.flow_run.deployment_id is not None
     runs: LessonRuns = Deployed([_tag(str(context.flow_run.id))]) if deployed else Here(at_once)
     try:
@@ -426,8 +428,11 @@ def _column_of(message: str, asked: Mapping[str, Any]) -> str:
     return next(iter([*known, *named, "target_language"]))
 
 
-def closing_time(until: str | None, timezone: str | None) -> datetime | None:
+def closing_time(until: str | None, timezone: str | None, due: datetime | None = None) -> datetime | None:
     """The next time that it is so late.
+
+    Args:
+        due: when the run should have started; now when None.
 
     Raises:
         BadSetting
@@ -436,14 +441,14 @@ def closing_time(until: str | None, timezone: str | None) -> datetime | None:
         return None
     zone = timezone or os.environ.get("COURSEDUB_TIMEZONE") or "UTC"
     try:
-        now = datetime.now(ZoneInfo(zone))
+        start = (due or datetime.now(UTC)).astimezone(ZoneInfo(zone))
     except (ValueError, OSError, KeyError):
         raise BadSetting(f"timezone {zone}: no time zone is called that (Europe/Berlin, say)") from None
     found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", until, re.ASCII)
     if not found:
         raise BadSetting(f"until {until}: must be a time of day, from 00:00 to 23:59")
-    closes = now.replace(hour=int(found[1]), minute=int(found[2]), second=0, microsecond=0)
-    return closes if closes > now else closes + timedelta(days=1)
+    closes = start.replace(hour=int(found[1]), minute=int(found[2]), second=0, microsecond=0)
+    return closes if closes > start else closes + timedelta(days=1)
 
 
 def output_folder(output: str | None, manifest: str, name: str) -> Path:
