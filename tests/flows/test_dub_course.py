@@ -117,6 +117,8 @@ def test_everything_wrong_is_told_before_anything_starts(lessons: Path, tmp_path
         f"{lessons}/10 colour.mp4,,,,,same,",
         f"{lessons}/1 light.mp4,,,,,same,",
         f"{lessons}/1 light.mp4,,,,,e,de",
+        f"{lessons}/1 light.mp4,,nobody,3,one,f,",
+        f"{lessons}/1 light.mp4,en,nobody,3,-1,g,de",
     ]
     done = run(tmp_path, manifest(tmp_path, "\n".join(rows)))
     assert done.code == 22
@@ -130,6 +132,11 @@ def test_everything_wrong_is_told_before_anything_starts(lessons: Path, tmp_path
         "row 7, seed: Input should be greater than or equal to 0",
         "row 9, title: the same as in row 8, into en",
         "row 10, report_language: Input should be 'en' or 'ru'",
+        "row 11, seed: 'one' is no number",
+        "row 12, voice: voice nobody",
+        "row 12, loudness: loudness 3: must be from",
+        "row 12, seed: Input should be",
+        "row 12, report_language: Input should be",
     ]
     for start in starts:
         assert any(error.startswith(start) for error in errors), (start, errors)
