@@ -301,8 +301,10 @@ def test_a_run_fetches_an_upload_by_its_link(tmp_path: Path) -> None:
     assert Client().get(path.replace("upload/", "upload/x")).status_code == 404
     forged = signing.dumps([lesson.pk, lesson.file.name], salt="another")
     assert Client().get(f"/dubbing/upload/{forged}/a.mp4").status_code == 404
-    with coursedub(UPLOAD_LINK_DAYS=-1):
+    with coursedub(UPLOAD_LINK_DAYS=-1, REVIEW_DAYS=0):
         assert Client().get(path).status_code == 410
+    with coursedub(UPLOAD_LINK_DAYS=0, REVIEW_DAYS=7):
+        assert Client().get(path).status_code == 200, "a run that was under review for a week"
     lesson.file = ContentFile(MEDIA, name="other.mp4")
     lesson.save()
     assert Client().get(path).status_code == 410, "the file was replaced"

@@ -38,7 +38,7 @@ class Settings:
     link_seconds: int = 3600  # that a link to a file works
     uploads: Literal["link", "path"] = "link"  # how a run gets an uploaded lesson: from this site, or from a disk that it shares
     public_url: str = ""  # of this site as runs reach it, for links
-    upload_link_days: int = 7  # that a run may wait in the queue
+    upload_link_days: int = 7  # that a run may wait in the queue, beside the days of its review
     max_megabytes: float = 500.0  # of a lesson
     # publishing
     kinescope: str = ""  # what dub_video's parameter `kinescope` takes: a saved block, a project's id
