@@ -36,7 +36,7 @@ from blocks.webhook import open_webhook
 from dubbing import course as courses
 from dubbing import media, mixing, sources
 from dubbing.course import LessonOfCourse
-from dubbing.errors import BadInput, BadManifest, BadSetting, LessonsFailed
+from dubbing.errors import BadInput, BadManifest, BadSetting, LessonsFailed, PassingFault
 from dubbing.keys import digest
 from dubbing.lesson import Term
 from dubbing.manifest import LARGEST, Entry, of_folder, read
@@ -169,7 +169,11 @@ def _dub(jobs: Sequence[Job], runs: LessonRuns, at_once: int, closes: datetime |
             in_work.add(number)
             voice = voices.of(job)
             own = {"lecturer_voice": voice} if voice else {}
-            standing.begin(number, runs.start(number, job.name, job.parameters | own))
+            try:
+                standing.begin(number, runs.start(number, job.name, job.parameters | own))
+            except PassingFault as away:
+                in_work.discard(number)
+                standing.end(number, Ended("failed", str(away)))
         for number, ended in runs.ended(LOOK_EVERY if in_work else 0.0).items():
             in_work.discard(number)
             if ended.result and "voice" in ended.result:

@@ -267,7 +267,28 @@ def test_an_upload_is_what_it_says() -> None:
     assert "either a file or an address" in as_(user).post(reverse("admin:coursedub_lesson_add"), both).text
     assert "either a file or an address" in as_(user).post(reverse("admin:coursedub_lesson_add"), good).text
     odd = {**good, "source": "file:///etc/passwd"}
-    assert "http(s)://" in as_(user).post(reverse("admin:coursedub_lesson_add"), odd).text
+    assert "must begin with https://" in as_(user).post(reverse("admin:coursedub_lesson_add"), odd).text
+
+
+def test_a_partner_has_runs_fetch_nothing_that_isnt_public() -> None:
+    """Runs fetch it with their own rights: another partner's recording in the bucket, a host inside, a file of the worker."""
+    user, boss = person("partner", "partner"), person("boss", "administrator")
+    course = Course.objects.create(owner=user, title="Physics", target_languages="en")
+    good = {"course": course.pk, "title": "One", "position": 0}
+
+    def told(who: Any, **more: str) -> str:
+        return str(as_(who).post(reverse("admin:coursedub_lesson_add"), {**good, **more}).text)
+
+    for source in ("s3://lessons/another/1.mp4", "http://10.0.0.1/1.mp4", "HTTPS://example.org/1.mp4"):
+        assert "must begin with https://" in told(user, source=source), source
+    with coursedub(PARTNER_SOURCES=["https://media.example.org/"]):
+        assert "must begin with https://media" in told(user, source="https://example.org/1.mp4")
+        told(user, source="https://media.example.org/1.mp4", terms="/etc/passwd")
+    told(boss, source="s3://lessons/another/1.mp4", terms="s3://lessons/terms.csv")
+    assert list(Lesson.objects.order_by("pk").values_list("source", "terms")) == [
+        ("https://media.example.org/1.mp4", ""),
+        ("s3://lessons/another/1.mp4", "s3://lessons/terms.csv"),
+    ]
 
 
 @pytest.mark.parametrize(
