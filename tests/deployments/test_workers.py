@@ -326,25 +326,6 @@ def request_of(run: FlowRun) -> str:
         return str(client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.CREATED_DESC)[0].data)
 
 
-def test_an_approval_counts_for_what_its_own_reviewer_was_shown(lesson: Lesson) -> None:
-    """Two runs of one lesson are under review at once; what one reviewer changes the other has not seen."""
-    worker, runs = lesson.worker(), []
-    for _ in range(2):
-        runs.append(lesson.start(review="translation"))
-        until(lambda: state_of(runs[-1]) == "Suspended")
-    first, second = runs
-    line = artifact_of(second, "review")[0]["id"]
-    edits = [{"line": line, "text": "Of the second reviewer."}]
-    assert answer(lesson.server, second, decision="approve", edits=edits)["status"] == "ACCEPT"
-    assert ended(second) == "Completed"
-    assert answer(lesson.server, first, decision="approve")["status"] == "ACCEPT"
-    until(lambda: state_of(first) == "Suspended" and "has changed since it was shown" in request_of(first))
-    assert artifact_of(first, "review")[0]["translation"] == "Of the second reviewer."
-    assert answer(lesson.server, first, decision="approve")["status"] == "ACCEPT"
-    assert ended(first) == "Completed"
-    worker.kill_group()
-
-
 def test_a_voiceover_is_rejected_with_a_reason(lesson: Lesson) -> None:
     with Receiver() as platform:
         Webhook(url=platform.url, secret=SecretStr(SECRET)).save("platform", overwrite=True)
