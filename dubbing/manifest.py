@@ -47,27 +47,30 @@ class Entry(NamedTuple):
     overrides: dict[str, str | float]
 
 
-def read(content: bytes, name: str, where: str = "") -> list[Entry]:
+def read(content: bytes, name: str, where: str = "", errors: list[str] | None = None) -> list[Entry]:
     """The lessons of a manifest, in its order.
 
     Args:
         name: of the file, for messages; one that ends in .json is JSON.
         where: the folder or address that sources without one are relative to.
+        errors: takes what is wrong with single lessons, which are left out then, for who finds more; None: that is raised.
 
     Raises:
         BadManifest
     """
     if len(content) > LARGEST:
         raise BadManifest(name, [f"{len(content) / 1e6:.1f} MB, the limit is {LARGEST / 1e6:g} MB"])
-    rows = _of_json(content, name) if name.lower().endswith(".json") else _of_table(content, name)
+    found: list[str] = []
+    rows = _of_json(content, name, found) if name.lower().endswith(".json") else _of_table(content, name)
     if not rows:
-        raise BadManifest(name, ["it has no lessons"])
+        raise BadManifest(name, found or ["it has no lessons"])
     if len(rows) > MOST_LESSONS:
         raise BadManifest(name, [f"{len(rows)} lessons, the limit is {MOST_LESSONS}"])
-    errors: list[str] = []
-    entries = [entry for number, row in rows if (entry := _entry(number, row, where, errors))]
-    if errors:
-        raise BadManifest(name, errors)
+    entries = [entry for number, row in rows if (entry := _entry(number, row, where, found))]
+    if errors is not None:
+        errors += found
+    elif found:
+        raise BadManifest(name, found)
     return entries
 
 
@@ -142,8 +145,12 @@ def _of_table(content: bytes, name: str) -> Sequence[tuple[int, Mapping[str, Any
     return [(number, row) for number, row in enumerate(rows, 2) if any(cell.strip() for cell in row.values())]
 
 
-def _of_json(content: bytes, name: str) -> Sequence[tuple[int, Mapping[str, Any]]]:
-    """A list of lessons, or {"lessons": […]}; a lesson is an object, or its source alone."""
+def _of_json(content: bytes, name: str, errors: list[str]) -> Sequence[tuple[int, Mapping[str, Any]]]:
+    """A list of lessons, or {"lessons": […]}; a lesson is an object, or its source alone.
+
+    Args:
+        errors: takes what is wrong with single lessons.
+    """
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -151,7 +158,7 @@ def _of_json(content: bytes, name: str) -> Sequence[tuple[int, Mapping[str, Any]
     lessons = document.get("lessons") if isinstance(document, dict) else document
     if not isinstance(lessons, list):
         raise BadManifest(name, ['it must be a list of lessons, or {"lessons": [...]}'])
-    errors, rows = [], []
+    rows: list[tuple[int, Mapping[str, Any]]] = []
     for number, lesson in enumerate(lessons, 1):
         lesson = {"source": lesson} if isinstance(lesson, str) else lesson
         if not isinstance(lesson, dict):
@@ -160,9 +167,7 @@ def _of_json(content: bytes, name: str) -> Sequence[tuple[int, Mapping[str, Any]
         errors += [
             f"lesson {number}, {key}: there is no such field; there are {', '.join(COLUMNS)}" for key in lesson if key not in COLUMNS
         ]
-        rows.append((number, lesson))
-    if errors:
-        raise BadManifest(name, errors)
+        rows.append((number, {key: value for key, value in lesson.items() if key in COLUMNS}))
     return rows
 
 
@@ -192,10 +197,10 @@ def _entry(number: int, row: Mapping[str, Any], where: str, errors: list[str]) -
         wrong("title", f"has {len(said['title'])} characters, the limit is {LONGEST_TITLE}")
     priority = LAST
     if text := said.get("priority", ""):
-        if text.isascii() and text.isdigit() and 1 <= int(text) <= LAST:
+        if text.isascii() and text.isdigit() and len(text) <= len(str(LAST)) and 1 <= int(text) <= LAST:
             priority = int(text)
         else:
-            wrong("priority", f"{text!r} is no whole number from 1 to {LAST}")
+            wrong("priority", f"{text[:20]!r} is no whole number from 1 to {LAST}")
     overrides: dict[str, str | float] = {column: said[column] for column in TEXT_COLUMNS if column in said}
     for column in NUMBER_COLUMNS:
         if text := said.get(column, ""):

@@ -11,9 +11,10 @@ import io
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -35,13 +36,14 @@ from blocks.webhook import open_webhook
 from dubbing import course as courses
 from dubbing import media, mixing, sources
 from dubbing.course import LessonOfCourse
-from dubbing.errors import BadInput, BadManifest, BadSetting, LessonsFailed
+from dubbing.errors import BadInput, BadManifest, BadSetting, LessonsFailed, PassingFault
 from dubbing.keys import digest
+from dubbing.lesson import Term
 from dubbing.manifest import LARGEST, Entry, of_folder, read
 from dubbing.terms import as_table, from_table, together
 from dubbing.wording import Wording, wording
 from flows import parameters as wished
-from flows.dub_video import Wishes, check, dub_video, given_terms
+from flows.dub_video import Wishes, checks, dub_video, given_terms
 from flows.lesson_runs import Deployed, Ended, Here, LessonRuns
 from flows.review import DAYS
 from tasks.deliver import write_whole
@@ -119,19 +121,23 @@ def dub_course(
         LessonsFailed: all others are done.
     """
     shared = {name: value for name, value in locals().items() if name not in _OWN}
-    closes = closing_time(until, timezone)
+    context = FlowRunContext.get()
+    assert context and context.flow_run
+    # One that a worker takes late has no longer for that; one that is started anew by hand has.
+    due = context.flow_run.expected_start_time if context.flow_run.run_count <= 1 else None
+    closes = closing_time(until, timezone, due)
     words = wording(report_language)
     results = open_store(store)
     name = course or sources.file_stem(sources.name_of(manifest.rstrip("/")))
     folder = output_folder(output, manifest, name)
     try:
-        jobs = jobs_of(entries_of(manifest, results), languages_of(target_language), shared, folder, results, manifest)
+        wrong: list[str] = []
+        entries = entries_of(manifest, results, wrong)
+        jobs = jobs_of(entries, languages_of(target_language), shared, folder, results, manifest, wrong)
     except BadManifest as errors:
         create_table_artifact(table=[{"error": error} for error in errors.errors], key="manifest-errors", description=str(errors))
         raise
     standing = Standing(name, jobs, folder, words)
-    context = FlowRunContext.get()
-    assert context and context.flow_run
     deployed = context.flow_run.deployment_id is not None
     runs: LessonRuns = Deployed([_tag(str(context.flow_run.id))]) if deployed else Here(at_once)
     try:
@@ -163,7 +169,11 @@ def _dub(jobs: Sequence[Job], runs: LessonRuns, at_once: int, closes: datetime |
             in_work.add(number)
             voice = voices.of(job)
             own = {"lecturer_voice": voice} if voice else {}
-            standing.begin(number, runs.start(number, job.name, job.parameters | own))
+            try:
+                standing.begin(number, runs.start(number, job.name, job.parameters | own))
+            except PassingFault as away:
+                in_work.discard(number)
+                standing.end(number, Ended("failed", str(away)))
         for number, ended in runs.ended(LOOK_EVERY if in_work else 0.0).items():
             in_work.discard(number)
             if ended.result and "voice" in ended.result:
@@ -292,8 +302,11 @@ class Standing:
         tell(Event(WHOLE, "advanced", share / len(self.lessons)))
 
 
-def entries_of(manifest: str, store: Store) -> list[Entry]:
+def entries_of(manifest: str, store: Store, errors: list[str]) -> list[Entry]:
     """The lessons of a manifest, or of a folder of them.
+
+    Args:
+        errors: takes what is wrong with the form of single lessons.
 
     Raises:
         BadManifest, BadInput, DownloadFailed
@@ -305,7 +318,7 @@ def entries_of(manifest: str, store: Store) -> list[Entry]:
     where = manifest if sources.is_address(manifest) else str(sources.local_path(manifest).absolute().parent)
     if sources.is_in_bucket(manifest):
         where = manifest.rpartition("/")[0]
-    return read(given.content(manifest, LARGEST, store), name, where)
+    return read(given.content(manifest, LARGEST, store), name, where, errors)
 
 
 def languages_of(text: str) -> tuple[str, ...]:
@@ -317,15 +330,24 @@ def languages_of(text: str) -> tuple[str, ...]:
 
 
 def jobs_of(
-    entries: Sequence[Entry], languages: Sequence[str], shared: Mapping[str, Any], folder: Path, store: Store, manifest: str
+    entries: Sequence[Entry],
+    languages: Sequence[str],
+    shared: Mapping[str, Any],
+    folder: Path,
+    store: Store,
+    manifest: str,
+    wrong: Sequence[str] = (),
 ) -> list[Job]:
     """Each lesson in each of its languages, with all that can be checked checked.
+
+    Args:
+        wrong: what is known to be wrong already.
 
     Raises:
         BadManifest: everything that is wrong, by row and column.
     """
     checked = Checks(store, media.Limits(shared["max_megabytes"], shared["max_hours"]))
-    jobs, errors = [], []
+    jobs, errors = [], [*wrong]
     taken: dict[str, int] = {}
     for entry in entries:
         errors += checked.source(entry)
@@ -353,6 +375,8 @@ class Checks:
     def __init__(self, store: Store, limits: media.Limits) -> None:
         self._store, self._limits = store, limits
         self._engines: dict[str, Engines | BadInput] = {}
+        self._terms: dict[str | None, tuple[Term, ...] | BadInput] = {}
+        self._places: dict[tuple[str, str], BadInput | None] = {}
         self._told: dict[str, list[tuple[str, str]]] = {}
 
     def source(self, entry: Entry) -> list[str]:
@@ -382,29 +406,53 @@ class Checks:
 
     def _wrong(self, asked: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Columns, with what is wrong there."""
+        wrong: list[tuple[str, str]] = []
         try:
             typed = dub_video.validate_parameters({"source": "lesson.mp4", **asked})
         except ParameterTypeError as error:
             lines = [line.strip(" -").partition(": ") for line in str(error).splitlines()[1:]]
-            return [(field.partition(".")[0], reason) for field, _, reason in lines]
+            wrong += [(field.partition(".")[0], reason) for field, _, reason in lines]
+            # The others count, too.
+            columns = {column for column, _ in wrong}
+            try:
+                typed = dub_video.validate_parameters(
+                    {"source": "lesson.mp4", **{name: value for name, value in asked.items() if name not in columns}}
+                )
+            except ParameterTypeError:
+                return wrong
         families = ("profile", "separator", "recogniser", "translator", "speech")
-        try:
-            engines = self._made(*(typed[family] for family in families))
-            terms = given_terms(typed["terms"], self._store)
-            check(engines, Wishes(**{field: typed[field] for field in Wishes._fields if field != "terms"}, terms=terms))
-            if typed["publish_to"]:
-                open_place(typed["publish_to"], self._store)
-            if typed["kinescope"]:
-                open_kinescope(typed["kinescope"]).check()
-            if typed["webhook"]:
-                open_webhook(typed["webhook"])
-        except BadInput as error:
-            return [(_column_of(str(error), asked), str(error))]
-        return []
+        engines = self._made(*(typed[family] for family in families))
+        terms = self._terms_of(typed["terms"])
+        found: list[tuple[str, BadInput]] = [("", engines)] if isinstance(engines, BadInput) else []
+        if isinstance(terms, BadInput):
+            found.append(("terms", terms))
+        if not isinstance(engines, BadInput):
+            wishes = Wishes(**{field: typed[field] for field in Wishes._fields if field != "terms"})
+            found += [("", refused) for one in checks(engines, wishes) if (refused := _refusal(one))]
+        places: tuple[tuple[str, Callable[[str], object]], ...] = (
+            ("publish_to", lambda name: open_place(name, self._store)),
+            ("kinescope", lambda name: open_kinescope(name).check()),
+            ("webhook", open_webhook),
+        )
+        for column, opened in places:
+            if name := typed[column]:
+                if (column, name) not in self._places:
+                    self._places[column, name] = _refusal(partial(opened, name))
+                if closed := self._places[column, name]:
+                    found.append((column, closed))
+        return [*wrong, *((column or _column_of(str(error), asked), str(error)) for column, error in found)]
+
+    def _terms_of(self, name: str | None) -> tuple[Term, ...] | BadInput:
+        if name not in self._terms:
+            try:
+                self._terms[name] = given_terms(name, self._store)
+            except BadInput as error:
+                self._terms[name] = error
+        return self._terms[name]
 
     def _made(
         self, profile: str | None, separator: str | None, recogniser: str | None, translator: str | None, speech: str | None
-    ) -> Engines:
+    ) -> Engines | BadInput:
         name = str((profile, separator, recogniser, translator, speech))
         if name not in self._engines:
             try:
@@ -412,10 +460,15 @@ class Checks:
                 self._engines[name] = chosen.engines()
             except BadInput as error:
                 self._engines[name] = error
-        found = self._engines[name]
-        if isinstance(found, BadInput):
-            raise found
-        return found
+        return self._engines[name]
+
+
+def _refusal(check: Callable[[], object]) -> BadInput | None:
+    try:
+        check()
+    except BadInput as error:
+        return error
+    return None
 
 
 def _column_of(message: str, asked: Mapping[str, Any]) -> str:
@@ -426,8 +479,11 @@ def _column_of(message: str, asked: Mapping[str, Any]) -> str:
     return next(iter([*known, *named, "target_language"]))
 
 
-def closing_time(until: str | None, timezone: str | None) -> datetime | None:
+def closing_time(until: str | None, timezone: str | None, due: datetime | None = None) -> datetime | None:
     """The next time that it is so late.
+
+    Args:
+        due: when the run should have started; now when None.
 
     Raises:
         BadSetting
@@ -436,14 +492,14 @@ def closing_time(until: str | None, timezone: str | None) -> datetime | None:
         return None
     zone = timezone or os.environ.get("COURSEDUB_TIMEZONE") or "UTC"
     try:
-        now = datetime.now(ZoneInfo(zone))
+        start = (due or datetime.now(UTC)).astimezone(ZoneInfo(zone))
     except (ValueError, OSError, KeyError):
         raise BadSetting(f"timezone {zone}: no time zone is called that (Europe/Berlin, say)") from None
     found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", until, re.ASCII)
     if not found:
         raise BadSetting(f"until {until}: must be a time of day, from 00:00 to 23:59")
-    closes = now.replace(hour=int(found[1]), minute=int(found[2]), second=0, microsecond=0)
-    return closes if closes > now else closes + timedelta(days=1)
+    closes = start.replace(hour=int(found[1]), minute=int(found[2]), second=0, microsecond=0)
+    return closes if closes > start else closes + timedelta(days=1)
 
 
 def output_folder(output: str | None, manifest: str, name: str) -> Path:

@@ -224,6 +224,8 @@ def dub_video(
                         settle(wanted, results, reviewing, partial(_check_voices, engines.speech), target_language, review_days, files)
                     except (Rejected, Waiting) as ended:
                         over = ended
+                        if isinstance(ended, Rejected):
+                            announce("video_failed", "rejected", error=in_one_line(str(ended)), state=ended.name)
             viewed: dict[str, Any] = {"addresses": {}}
             if made is not None:  # and approved
                 cost = elsewhere.spent()["cost"] if elsewhere else None
@@ -642,13 +644,33 @@ def find(source: str, scratch: Path, limits: media.Limits, store: Store) -> Sour
 
 def check(engines: Engines, wishes: Wishes) -> None:
     """Refuse wishes that can't come true."""
+    for one in checks(engines, wishes):
+        one()
+
+
+def checks(engines: Engines, wishes: Wishes) -> list[Callable[[], None]]:
+    """Each raises BadInput for what can't come true."""
+    return [
+        partial(_check_source_language, engines, wishes),
+        partial(engines.speech.check, wishes.target_language, wishes.voice),
+        partial(_check_loudness, wishes),
+        partial(_check_translator, engines, wishes),
+    ]
+
+
+def _check_source_language(engines: Engines, wishes: Wishes) -> None:
     if wishes.source_language is not None:
         if not is_tag(wishes.source_language):
             raise UnsupportedLanguage(f"source language {wishes.source_language}: {engines.recogniser.engine_name} doesn't recognise it")
         _check_pair(engines.translator, wishes.source_language, wishes.target_language)
-    engines.speech.check(wishes.target_language, wishes.voice)
+
+
+def _check_loudness(wishes: Wishes) -> None:
     if wishes.loudness != "source" and not mixing.LOUDNESS_RANGE[0] <= wishes.loudness <= mixing.LOUDNESS_RANGE[1]:
         raise BadSetting(f"loudness {wishes.loudness:g}: must be from {mixing.LOUDNESS_RANGE[0]:g} to {mixing.LOUDNESS_RANGE[1]:g} LUFS")
+
+
+def _check_translator(engines: Engines, wishes: Wishes) -> None:
     if reason := engines.translator.refusal(wishes.source_language or "en", wishes.target_language):
         raise UnsupportedLanguage(reason)
 

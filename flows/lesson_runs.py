@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from dubbing.course import LessonState
-from dubbing.errors import BadSetting, CoursedubError
+from dubbing.errors import BadSetting, CoursedubError, PassingFault
 from flows.dub_video import dub_video
 from tasks.progress import TAG, StageLog, read_result, watched_by
 from tasks.turns import Turns, taking_turns
@@ -46,6 +46,7 @@ class LessonRuns(ABC):
 
         Raises:
             BadSetting: there is no deployment for it.
+            PassingFault: nobody can be asked for it now.
         """
 
     @abstractmethod
@@ -125,6 +126,8 @@ class Deployed(LessonRuns):
             run: Any = run_deployment(DEPLOYMENT, parameters=dict(parameters), flow_run_name=name, timeout=0, tags=self._tags)
         except ObjectNotFound:
             raise BadSetting(f"Prefect's server has no deployment {DEPLOYMENT}: `coursedub deploy` makes it") from None
+        except httpx.HTTPError as error:
+            raise PassingFault(f"Prefect's server can't be asked for a run: {error}") from error
         self._in_work[str(run.id)] = number
         return str(run.id)
 
@@ -136,7 +139,10 @@ class Deployed(LessonRuns):
                 ids = list(self._in_work)
                 for first in range(0, len(ids), _AT_A_TIME):
                     some = FlowRunFilter(id=FlowRunFilterId(any_=ids[first : first + _AT_A_TIME]))
-                    for run in client.read_flow_runs(flow_run_filter=some, limit=_AT_A_TIME):
+                    found = client.read_flow_runs(flow_run_filter=some, limit=_AT_A_TIME)
+                    for deleted in set(ids[first : first + _AT_A_TIME]) - {str(run.id) for run in found}:
+                        over[self._in_work.pop(deleted)] = Ended("failed", "its run was deleted in Prefect")
+                    for run in found:
                         if ended := _ended(run, lambda of: _result_of(client, of)):
                             over[self._in_work.pop(str(run.id))] = ended
         except httpx.HTTPError as error:

@@ -217,8 +217,8 @@ Title = Annotated[
     _EMPTY,
     Field(title="Title", description="Of the published lesson. When empty, the recording's name.", json_schema_extra={"maxLength": 255}),
 ]
-MaxMegabytes = Annotated[float, Field(gt=0, title="At most MB", description="A larger lesson is refused.")]
-MaxHours = Annotated[float, Field(gt=0, title="At most hours", description="A longer lesson is refused.")]
+MaxMegabytes = Annotated[float, Field(gt=0, allow_inf_nan=False, title="At most MB", description="A larger lesson is refused.")]
+MaxHours = Annotated[float, Field(gt=0, allow_inf_nan=False, title="At most hours", description="A longer lesson is refused.")]
 CostPerHour = Annotated[
     float | None,
     Field(

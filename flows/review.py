@@ -114,15 +114,17 @@ def settle(
     assert context and context.flow_run
     run = str(context.flow_run.id)
     lesson = reviewing.lesson
-    kept = approval.read(store, lesson, language, wanted.stage)
+    # What a run that can be suspended asks is its own; without a deployment it is for the next run.
+    asks = run if context.flow_run.deployment_id else ""
+    kept = approval.read(store, lesson, language, wanted.stage, asks)
     asked = kept if kept and kept.run == run and kept.decision is None else None
     if asked is None:
         before = kept.question if kept and kept.run == run else 0
         asked = Approval(content=wanted.content, edits=wanted.edits, asked=now(), run=run, question=before + 1)
         tell(asked.question)
-        if not (kept and kept.decision is None and kept.content == wanted.content and context.flow_run.deployment_id is None):
-            approval.write(store, lesson, language, wanted.stage, asked)
-    if context.flow_run.deployment_id is None:
+        if asks or not (kept and kept.decision is None and kept.content == wanted.content):
+            approval.write(store, lesson, language, wanted.stage, asked, asks)
+    if not asks:
         raise Waiting(wanted.stage)
 
     trouble = ""
@@ -134,7 +136,7 @@ def settle(
         except BadInput as wrong:
             trouble = str(wrong)
         asked = asked.model_copy(update={"question": asked.question + 1, "asked": now(), "content": wanted.content, "edits": wanted.edits})
-        approval.write(store, lesson, language, wanted.stage, asked)
+        approval.write(store, lesson, language, wanted.stage, asked, asks)
         tell(asked.question)
 
 
@@ -189,7 +191,8 @@ def _take(
     stage, lesson = wanted.stage, reviewing.lesson
     answered = {"reason": answer.reason, "reviewer": answer.reviewer, "answered": now()}
     if answer.decision == "reject":
-        approval.write(store, lesson, language, stage, asked.model_copy(update={"decision": "reject", **answered}))
+        for place in ("", asked.run):
+            approval.write(store, lesson, language, stage, asked.model_copy(update={"decision": "reject", **answered}), place)
         raise Rejected(stage, answer.reviewer, answer.reason)
     if answer.edits:
         reviewing.change(lambda edits: _with_edits(edits, answer.edits, reviewing, check))
@@ -198,7 +201,8 @@ def _take(
     approved = (
         {"approved": "", "approved_edits": approval.digest_of_edits(reviewing.read())} if answer.edits else {"approved": wanted.content}
     )
-    approval.write(store, lesson, language, stage, asked.model_copy(update={"decision": "approve", **approved, **answered}))
+    for place in ("", asked.run):
+        approval.write(store, lesson, language, stage, asked.model_copy(update={"decision": "approve", **approved, **answered}), place)
 
 
 def _with_edits(edits: Edits, lines: Sequence[LineEdit], reviewing: Review, check: Callable[[Revision], None]) -> Edits:

@@ -5,8 +5,9 @@ Runs on a schedule, since a suspended run has no process that could look at the 
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import httpx
 from prefect import flow, get_client, get_run_logger
@@ -15,7 +16,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Completed
 
-from dubbing.errors import PassingFault
+from dubbing.errors import BadSetting, PassingFault
 from flows.dub_video import teller_of
 from flows.review import DAYS, NAMES
 from tasks.announce import announce_now
@@ -31,12 +32,12 @@ Did = Literal["waits", "reminded", "expired"]
 @flow(name="tend-reviews")
 def tend_reviews() -> dict[str, Did]:
     """Remind, and end what has expired. Returns what was done, by run."""
-    log = get_run_logger()
+    log: Any = get_run_logger()
     done: dict[str, Did] = {}
     try:
         with get_client(sync_client=True) as client:
             for run in waiting(client):
-                done[str(run.id)] = did = _tend(client, run, datetime.now(UTC))
+                done[str(run.id)] = did = _tend(client, run, datetime.now(UTC), log)
                 if did != "waits":
                     log.info("%s: %s", run.name, did)
     except httpx.HTTPError as error:
@@ -54,13 +55,18 @@ def waiting(client: SyncPrefectClient) -> list[FlowRun]:
     return [run for run in found if run.state and run.state.name == "Suspended" and "review" in run.parameters]
 
 
-def _tend(client: SyncPrefectClient, run: FlowRun, now: datetime) -> Did:
+def _tend(client: SyncPrefectClient, run: FlowRun, now: datetime, log: Any = logging) -> Did:
     assert run.state and run.state.timestamp
     asked = run.state.timestamp
     given = run.parameters
     expires = asked + timedelta(days=float(given.get("review_days") or DAYS))
     stage = given["review"]
-    teller = teller_of(given.get("webhook"), given.get("job"), str(run.id), given["source"], given.get("target_language") or "en")
+    about = (given.get("job"), str(run.id), given["source"], given.get("target_language") or "en")
+    try:
+        teller = teller_of(given.get("webhook"), *about)
+    except BadSetting as gone:  # of this run, which expires all the same; others are reminded
+        log.warning("%s: %s", run.name, gone)
+        teller = teller_of(None, *about)
     if now >= expires:
         why = f"nobody reviewed its {NAMES[stage]} until {expires:%Y-%m-%d %H:%M} UTC"
         if not client.read_flow_run(run.id).state.is_paused():  # type: ignore[union-attr]  # an answer has come this moment

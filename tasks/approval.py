@@ -1,4 +1,5 @@
-"""A person's approval that a run waits for, kept in the store: `reviews/<sha256 of the recording>/<language>/<stage>`.
+"""A person's approval that a run waits for, kept in the store: `reviews/<sha256 of the recording>/<language>/<stage>`, and beside it what
+each run has asked.
 
 What is kept here is the truth about a review; that a run is suspended meanwhile is only how it is woken. An approval holds for what was
 shown: when any of it changes later, by another engine or an edit, it is asked for again. A rejection ends the run that asked.
@@ -45,20 +46,21 @@ class ReviewWanted(Exception):
         self.rows = rows  # of the table that a reviewer sees, a line each
 
 
-def read(store: Store, lesson: str, language: str, stage: Stage) -> Approval | None:
+def read(store: Store, lesson: str, language: str, stage: Stage, run: str = "") -> Approval | None:
     """
     Args:
         lesson: sha256 of the recording.
+        run: of Prefect, for what that one asked: others may ask for the same lesson at once. "": what was decided last.
 
     Raises:
         StoreFailed
     """
-    kept = store.read_record(_name(lesson, language, stage))
+    kept = store.read_record(_name(lesson, language, stage, run))
     return None if kept is None else Approval.model_validate(kept)
 
 
-def write(store: Store, lesson: str, language: str, stage: Stage, approval: Approval) -> None:
-    store.write_record(_name(lesson, language, stage), plain(approval))
+def write(store: Store, lesson: str, language: str, stage: Stage, approval: Approval, run: str = "") -> None:
+    store.write_record(_name(lesson, language, stage, run), plain(approval))
 
 
 def check(
@@ -106,7 +108,8 @@ def translation_shown(revision: Revision) -> tuple[str, list[dict[str, Any]]]:
                 "flags": "; ".join(translated.flags) if translated else "not translated",
             }
         )
-    return digest("translation", revision.transcript.language, revision.translation.language, [list(row.values()) for row in rows]), rows
+    shown = digest("translation", revision.transcript.language, revision.translation.language, [list(row.values()) for row in rows])
+    return shown, [_with_silence(row) for row in rows]
 
 
 def voiceover_shown(timeline: Timeline, checks: Sequence[LineChecks], video: Artifact) -> tuple[str, list[dict[str, Any]]]:
@@ -128,7 +131,12 @@ def voiceover_shown(timeline: Timeline, checks: Sequence[LineChecks], video: Art
         }
         for line in lines
     ]
-    return digest("voiceover", video.sha256), rows
+    return digest("voiceover", video.sha256), [_with_silence(row) for row in rows]
+
+
+def _with_silence(row: dict[str, Any]) -> dict[str, Any]:
+    """Whether nothing is said there by a person's wish, as its words and who they are of say already."""
+    return {**row, "silent": row["edited"] and not row["translation"]}
 
 
 def days_since(asked: str, at: str) -> float:
@@ -139,5 +147,5 @@ def days_since(asked: str, at: str) -> float:
     return (datetime.fromisoformat(at) - datetime.fromisoformat(asked)).total_seconds() / 86400
 
 
-def _name(lesson: str, language: str, stage: Stage) -> str:
-    return f"reviews/{lesson}/{language}/{stage}"
+def _name(lesson: str, language: str, stage: Stage, run: str) -> str:
+    return f"reviews/{lesson}/{language}/{stage}{f'-{run}' if run else ''}"

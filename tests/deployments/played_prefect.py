@@ -79,9 +79,10 @@ class PlayedPrefect(PlayedServer):
             run, "PAUSED", "Suspended", pause_reschedule=True, pause_timeout=until, run_input_keyset={"response": "r", "schema": "s"}
         )
 
-    def leaves(self, run: object, key: str, table: list[dict[str, Any]]) -> None:
-        """An artifact."""
-        made = {"id": str(uuid4()), "key": key, "type": "table", "data": json.dumps(table), "flow_run_id": str(run)}
+    def leaves(self, run: object, key: str, content: list[dict[str, Any]] | str) -> None:
+        """An artifact: a table, or text."""
+        kind, data = ("markdown", content) if isinstance(content, str) else ("table", json.dumps(content))
+        made = {"id": str(uuid4()), "key": key, "type": kind, "data": data, "flow_run_id": str(run)}
         self.artifacts.setdefault(str(run), []).insert(0, made)
 
     def works(self, run: object, *tasks: tuple[str, str, str], **shares: float) -> None:

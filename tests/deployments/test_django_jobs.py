@@ -339,6 +339,9 @@ def test_a_review_is_answered_with_what_differs(boss: Any, prefect: PlayedPrefec
         {"line": "a", "text": " Light  is white. ", "voice": "anna", "silent": False},
         {"line": "b", "text": "It is fast.", "silent": False},
     ]
+    assert jobs.checked_edits([{"line": "b", "text": "It is fast.", "silent": True}], jobs.review_request(job).lines) == [
+        {"line": "b", "silent": True}
+    ], "a line that is not spoken needs no words"
     jobs.answer(job, boss, "approve", asked, edits)
     changed = [{"line": "b", "text": "It is fast."}]
     assert prefect.answers[str(job.run_id)] == {"decision": "approve", "reason": "", "edits": changed, "reviewer": "boss"}

@@ -110,6 +110,26 @@ def test_a_reviewer_reviews_and_nothing_else(theirs: Any, prefect: PlayedPrefect
     assert reviewer.get(reverse("admin:coursedub_lesson_add")).status_code == 403
 
 
+def test_a_reviewer_learns_why_an_answer_could_not_be_followed_and_finds_the_changes_again(prefect: PlayedPrefect) -> None:
+    boss, user = person("boss", "administrator"), person("reviewer", "reviewer")
+    (job,) = jobs.start([a_lesson(boss)], ["en"], boss, "translation").jobs
+    review, line = reverse("admin:coursedub_review", args=[job.pk]), {"id": "a", "source": "Свет", "translation": "Light"}
+    prefect.asks(job.run_id, [line])
+    prefect.leaves(job.run_id, "review-request", "Please review the translation of **a**\n")
+    Job.objects.update(synced_at=None)
+    jobs.refresh([job])
+    assert "take the answer" not in as_(user).get(review).text
+    request = jobs.review_request(Job.objects.get(pk=job.pk)).id
+    jobs.answer(Job.objects.get(pk=job.pk), user, "approve", request, [{"line": "a", "voice": "nobody"}])
+    prefect.asks(job.run_id, [line])
+    prefect.leaves(job.run_id, "review-request", "**voice nobody: there is no such voice**\n\nPlease review the translation of a")
+    Job.objects.update(synced_at=None)
+    jobs.refresh([Job.objects.get(pk=job.pk)])
+    page = as_(user).get(review).text
+    assert "take the answer. It still waits for one. (voice nobody: there is no such voice)" in page
+    assert '"given": [{"line": "a", "voice": "nobody"}]' in page
+
+
 def test_before_there_is_a_voice_over_the_recording_itself_is_heard(prefect: PlayedPrefect) -> None:
     boss, reviewer = person("boss", "administrator"), as_(person("reviewer", "reviewer"))
     uploaded = a_lesson(boss, source="", file=ContentFile(MEDIA, name="lesson.mp4"))
@@ -183,6 +203,17 @@ def test_what_has_happened_can_be_looked_at_and_not_changed(theirs: Any) -> None
         assert as_(person(f"partner of {kind}", "partner")).get(change).status_code in (403, 404)
 
 
+def test_an_administrator_deletes_a_job_with_what_was_said_of_it(theirs: Any) -> None:
+    Answer.objects.create(job=theirs, request="r", decision="approve")
+    Delivery.objects.create(id="d", signature="s", event="video_completed", job=theirs)
+    boss, delete = as_(person("boss", "administrator")), reverse("admin:coursedub_job_delete", args=[theirs.pk])
+    assert boss.post(delete, {"post": "yes"}).status_code == 403, "it is in work"
+    Job.objects.update(state=Job.State.COMPLETED)
+    assert as_(person("reviewer", "reviewer")).post(delete, {"post": "yes"}).status_code == 403
+    assert boss.post(delete, {"post": "yes"}).status_code == 302
+    assert not Job.objects.exists() and not Answer.objects.exists() and not Delivery.objects.exists()
+
+
 def test_pages_say_what_went_wrong(prefect: PlayedPrefect) -> None:
     boss = person("boss", "administrator")
     (job,) = jobs.start([a_lesson(boss)], ["en"], boss).jobs
@@ -236,7 +267,28 @@ def test_an_upload_is_what_it_says() -> None:
     assert "either a file or an address" in as_(user).post(reverse("admin:coursedub_lesson_add"), both).text
     assert "either a file or an address" in as_(user).post(reverse("admin:coursedub_lesson_add"), good).text
     odd = {**good, "source": "file:///etc/passwd"}
-    assert "http(s)://" in as_(user).post(reverse("admin:coursedub_lesson_add"), odd).text
+    assert "must begin with https://" in as_(user).post(reverse("admin:coursedub_lesson_add"), odd).text
+
+
+def test_a_partner_has_runs_fetch_nothing_that_isnt_public() -> None:
+    """Runs fetch it with their own rights: another partner's recording in the bucket, a host inside, a file of the worker."""
+    user, boss = person("partner", "partner"), person("boss", "administrator")
+    course = Course.objects.create(owner=user, title="Physics", target_languages="en")
+    good = {"course": course.pk, "title": "One", "position": 0}
+
+    def told(who: Any, **more: str) -> str:
+        return str(as_(who).post(reverse("admin:coursedub_lesson_add"), {**good, **more}).text)
+
+    for source in ("s3://lessons/another/1.mp4", "http://10.0.0.1/1.mp4", "HTTPS://example.org/1.mp4"):
+        assert "must begin with https://" in told(user, source=source), source
+    with coursedub(PARTNER_SOURCES=["https://media.example.org/"]):
+        assert "must begin with https://media" in told(user, source="https://example.org/1.mp4")
+        told(user, source="https://media.example.org/1.mp4", terms="/etc/passwd")
+    told(boss, source="s3://lessons/another/1.mp4", terms="s3://lessons/terms.csv")
+    assert list(Lesson.objects.order_by("pk").values_list("source", "terms")) == [
+        ("https://media.example.org/1.mp4", ""),
+        ("s3://lessons/another/1.mp4", "s3://lessons/terms.csv"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -270,8 +322,10 @@ def test_a_run_fetches_an_upload_by_its_link(tmp_path: Path) -> None:
     assert Client().get(path.replace("upload/", "upload/x")).status_code == 404
     forged = signing.dumps([lesson.pk, lesson.file.name], salt="another")
     assert Client().get(f"/dubbing/upload/{forged}/a.mp4").status_code == 404
-    with coursedub(UPLOAD_LINK_DAYS=-1):
+    with coursedub(UPLOAD_LINK_DAYS=-1, REVIEW_DAYS=0):
         assert Client().get(path).status_code == 410
+    with coursedub(UPLOAD_LINK_DAYS=0, REVIEW_DAYS=7):
+        assert Client().get(path).status_code == 200, "a run that was under review for a week"
     lesson.file = ContentFile(MEDIA, name="other.mp4")
     lesson.save()
     assert Client().get(path).status_code == 410, "the file was replaced"

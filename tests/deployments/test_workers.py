@@ -327,7 +327,15 @@ def request_of(run: FlowRun) -> str:
 
 
 def test_a_voiceover_is_rejected_with_a_reason(lesson: Lesson) -> None:
-    worker, run = lesson.worker(), lesson.start(review="voiceover")
+    with Receiver() as platform:
+        Webhook(url=platform.url, secret=SecretStr(SECRET)).save("platform", overwrite=True)
+        _rejected(lesson, webhook="platform")
+        last = platform.taken[-1]
+    assert (last.event, last.body["state"]) == ("video_failed", "Rejected") and "The second line is wrong" in last.body["error"]
+
+
+def _rejected(lesson: Lesson, **wishes: Any) -> None:
+    worker, run = lesson.worker(), lesson.start(review="voiceover", **wishes)
     until(lambda: state_of(run) == "Suspended")
     assert {row["what"] for row in artifact_of(run, "review-files")} >= {"video", "page", "original_audio"}
     assert answer(lesson.server, run, decision="reject", reason="The second line is wrong", reviewer="Anna")["status"] == "ACCEPT"

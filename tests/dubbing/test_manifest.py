@@ -104,6 +104,20 @@ class TestJson:
     def test_that_is_no_manifest_is_refused(self, text: str, said: str) -> None:
         assert said in errors_of(text, "course.json")[0]
 
+    def test_everything_that_is_wrong_is_told_at_once(self) -> None:
+        text = '[5, {"source": "a", "voise": 1, "priority": 0}, {"title": "b", "seed": "x"}]'
+        assert [error.partition(":")[0] for error in errors_of(text, "course.json")] == [
+            *("lesson 1", "lesson 2, voise", "row 2, priority", "row 3, source", "row 3, seed")
+        ]
+
+    def test_numbers_that_are_too_long_for_anybody_are_refused(self) -> None:
+        assert errors_of(f"source,priority\na.mp4,{'1' * 5000}\n")[0].startswith("row 2, priority: '11111111111111111111' is no whole")
+
+    def test_whoever_finds_more_errors_gets_the_others(self) -> None:
+        found = ["one"]
+        [lesson] = read(b"source,priority\na.mp4,x\nb.mp4,\n", "course.csv", "", found)
+        assert lesson.source == "b.mp4" and [error[:5] for error in found] == ["one", "row 2"]
+
 
 class TestAFolder:
     def test_is_its_media_files_in_the_order_that_people_count(self) -> None:

@@ -117,6 +117,8 @@ def test_everything_wrong_is_told_before_anything_starts(lessons: Path, tmp_path
         f"{lessons}/10 colour.mp4,,,,,same,",
         f"{lessons}/1 light.mp4,,,,,same,",
         f"{lessons}/1 light.mp4,,,,,e,de",
+        f"{lessons}/1 light.mp4,,nobody,3,one,f,",
+        f"{lessons}/1 light.mp4,en,nobody,3,-1,g,de",
     ]
     done = run(tmp_path, manifest(tmp_path, "\n".join(rows)))
     assert done.code == 22
@@ -130,6 +132,11 @@ def test_everything_wrong_is_told_before_anything_starts(lessons: Path, tmp_path
         "row 7, seed: Input should be greater than or equal to 0",
         "row 9, title: the same as in row 8, into en",
         "row 10, report_language: Input should be 'en' or 'ru'",
+        "row 11, seed: 'one' is no number",
+        "row 12, voice: voice nobody",
+        "row 12, loudness: loudness 3: must be from",
+        "row 12, seed: Input should be",
+        "row 12, report_language: Input should be",
     ]
     for start in starts:
         assert any(error.startswith(start) for error in errors), (start, errors)
@@ -172,7 +179,7 @@ def test_a_setting_of_the_course_that_is_wrong_is_told_once(lessons: Path, tmp_p
 def test_no_lesson_starts_after_the_window_closed(lessons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flows import dub_course
 
-    monkeypatch.setattr(dub_course, "closing_time", lambda until, timezone: datetime(2020, 1, 1, 6, 0, tzinfo=ZoneInfo("UTC")))
+    monkeypatch.setattr(dub_course, "closing_time", lambda until, timezone, due: datetime(2020, 1, 1, 6, 0, tzinfo=ZoneInfo("UTC")))
     result = dub_course.dub_course(
         str(manifest(tmp_path, f"source\n{lessons}/1 light.mp4\n")), store=str(tmp_path / "store"), until="06:00"
     )
@@ -190,6 +197,25 @@ def test_a_time_of_day_is_the_next_one_in_its_zone(monkeypatch: pytest.MonkeyPat
     for until, zone in (("24:00", None), ("6", None), ("06:00", "Europe/Nowhere"), ("06:00", "../etc/passwd")):
         with pytest.raises(BadSetting):
             closing_time(until, zone)
+
+
+def test_a_nightly_run_that_a_worker_takes_in_the_morning_starts_nothing_all_day() -> None:
+    one_at_night = datetime(2026, 11, 28, 1, 0, tzinfo=ZoneInfo("Europe/Berlin"))
+    assert closing_time("06:00", "Europe/Berlin", one_at_night) == one_at_night.replace(hour=6)
+    assert closing_time("23:00", "UTC", one_at_night) == datetime(2026, 11, 28, 23, 0, tzinfo=ZoneInfo("UTC"))
+    assert closing_time("00:00", "UTC", one_at_night) == datetime(2026, 11, 29, 0, 0, tzinfo=ZoneInfo("UTC"))
+
+
+def test_a_course_knows_when_it_was_due(lessons: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import dub_course
+
+    dues: list[datetime | None] = []
+    monkeypatch.setattr(dub_course, "closing_time", lambda until, timezone, due: dues.append(due) or due)
+    result = dub_course.dub_course(
+        str(manifest(tmp_path, f"source\n{lessons}/1 light.mp4\n")), store=str(tmp_path / "store"), until="06:00"
+    )
+    [due] = dues
+    assert due and abs((datetime.now(due.tzinfo) - due).total_seconds()) < 60 and result["lessons"][0]["state"] == "not started"
 
 
 def test_lessons_of_a_lecturer_wait_for_the_first_to_be_given_a_voice(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.states import Crashed, Failed
+from prefect.states import Crashed, Failed, Suspended
 from pydantic import SecretStr
 
 from blocks.kinescope import Kinescope
@@ -24,8 +25,10 @@ from dubbing.publishing import lesson_id
 from dubbing.webhooks import RETRIES
 from flows.deliver_webhook import deliver_webhook
 from flows.dub_video import dub_video, tell_failed
+from flows.tend_reviews import _tend, waiting
 from tasks import announce
 from tasks.announce import DEPLOYMENT, Teller, announce_now, announcing
+from tasks.progress import TAG
 from tests.flows.stand_in_runs import CALM, Done, Run
 from tests.kinescope import PROJECT, TOKEN, PlayedKinescope
 from tests.lessons import make_lesson
@@ -314,6 +317,15 @@ def test_a_try_that_is_left_twice_is_one_run(platform: Receiver, deployment: str
     for _ in range(2):
         assert announce_now(teller, "video_failed", "once") == "handed over"
     assert len(handed_over()) == 1
+
+
+def test_a_review_whose_webhook_was_deleted_expires_and_holds_up_no_other(prefect_server: None) -> None:
+    with get_client(sync_client=True) as client:
+        wishes = {"source": "/lessons/a.mp4", "review": "translation", "webhook": "deleted", "review_days": 3}
+        run = client.create_flow_run(dub_video, parameters=wishes, state=Suspended(timeout_seconds=9999999), tags=[TAG])
+        assert run.id in {one.id for one in waiting(client)}
+        asked = run.state.timestamp  # type: ignore[union-attr]
+        assert [_tend(client, client.read_flow_run(run.id), asked + timedelta(days=days)) for days in (1.1, 3)] == ["reminded", "expired"]
 
 
 def test_that_a_review_is_asked_for_is_an_event_of_prefects_too(monkeypatch: pytest.MonkeyPatch) -> None:

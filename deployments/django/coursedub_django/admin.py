@@ -34,9 +34,9 @@ from django.views.decorators.http import require_POST
 from coursedub_django import jobs
 from coursedub_django.conf import settings
 from coursedub_django.files import NoLink, link_to, local_file
-from coursedub_django.forms import StartForm, language_name
+from coursedub_django.forms import LessonForm, StartForm, language_name
 from coursedub_django.models import Answer, Course, Delivery, Job, Lesson
-from coursedub_django.prefect_api import PrefectError
+from coursedub_django.prefect_api import AnswerRefused, PrefectError
 from coursedub_django.views import served
 
 AT_ONCE = 100  # jobs that a page may follow
@@ -90,12 +90,23 @@ class Confined(admin.ModelAdmin):
         raise Http404
 
 
+def not_of_partners(request: HttpRequest) -> Sequence[str]:
+    """Fields that name files which runs read with their own rights."""
+    return () if request.user.has_perm("coursedub.see_every_course") else ("terms",)
+
+
 class LessonInline(admin.TabularInline):
     model = Lesson
     extra = 0
     formfield_overrides: ClassVar = {models.CharField: {"widget": AdminTextInputWidget(attrs={"size": 28, "class": ""})}}
     fields = ("position", "title", "file", "source")
     show_change_link = True
+    form = LessonForm
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **options: Any) -> Any:
+        formset = super().get_formset(request, obj, **options)
+        formset.form.request = request  # a class made for this request
+        return formset
 
 
 @admin.register(Course)
@@ -112,6 +123,9 @@ class CourseAdmin(Confined):
     def get_exclude(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
         """Whose course it is decides who sees it: a partner can't give one away."""
         return () if request.user.has_perm("coursedub.see_every_course") else ("owner",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        return not_of_partners(request)
 
     def save_model(self, request: HttpRequest, obj: Course, form: Any, change: bool) -> None:
         if obj.owner_id is None:
@@ -141,6 +155,7 @@ class LessonAdmin(Confined):
     search_fields = ("title", "course__title")
     actions = ("start_dubbing",)
     change_form_template = "coursedub_django/lesson_form.html"
+    form = LessonForm
     fieldsets = (
         (None, {"fields": ("course", "title", "position", "file", "source")}),
         (_("Different from the course"), {"fields": ("source_language", "voice", "terms", "notes"), "classes": ("collapse",)}),
@@ -148,6 +163,14 @@ class LessonAdmin(Confined):
 
     class Media:
         css: ClassVar = {"all": ("coursedub_django/coursedub.css",)}
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
+        form = super().get_form(request, obj, change, **options)
+        form.request = request  # a class made for this request
+        return form
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Sequence[str]:
+        return not_of_partners(request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).select_related("course").prefetch_related("jobs")
@@ -238,6 +261,11 @@ class JobAdmin(Confined):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_delete_permission(request, obj) and not (obj and obj.is_active)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """With a job goes what was said of it, which by itself nobody may delete."""
+        shown_objects, counts, needed, protected = super().get_deleted_objects(objs, request)
+        return shown_objects, counts, needed - {Answer._meta.verbose_name, Delivery._meta.verbose_name}, protected
 
     def has_publish_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("coursedub.publish_job"))
@@ -455,6 +483,9 @@ class JobAdmin(Confined):
             messages.warning(request, str(error))
             return redirect("admin:coursedub_job_change", job.pk)
         lines = asked_for.lines
+        if asked_for.trouble and request.method == "GET":
+            messages.error(request, str(AnswerRefused(asked_for.trouble)))
+            given["edits"] = job.newest_answer.edits if job.newest_answer else []
         voices = dict.fromkeys([*(line.voice for line in lines if line.voice), *settings().voices.get(job.target_language, ())])
         media = {what: reverse("admin:coursedub_file", args=[job.pk, f"review-{what}"]) for what in asked_for.files}
         if "original_audio" not in media:  # before there is a voice-over

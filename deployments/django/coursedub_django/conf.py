@@ -38,8 +38,9 @@ class Settings:
     link_seconds: int = 3600  # that a link to a file works
     uploads: Literal["link", "path"] = "link"  # how a run gets an uploaded lesson: from this site, or from a disk that it shares
     public_url: str = ""  # of this site as runs reach it, for links
-    upload_link_days: int = 7  # that a run may wait in the queue
+    upload_link_days: int = 7  # that a run may wait in the queue, beside the days of its review
     max_megabytes: float = 500.0  # of a lesson
+    partner_sources: tuple[str, ...] = ("https://",)  # how the address of a partner's recording must begin: runs fetch it with their rights
     # publishing
     kinescope: str = ""  # what dub_video's parameter `kinescope` takes: a saved block, a project's id
     # webhooks
@@ -70,6 +71,8 @@ def _check(found: Settings) -> None:
         value = getattr(found, name)
         if (value or name == "api_url") and urlsplit(value).scheme not in ("http", "https"):
             raise ImproperlyConfigured(f"COURSEDUB {name.upper()}: not an http(s) address: {value!r}")
+    if isinstance(found.partner_sources, str) or not all("://" in one for one in found.partner_sources):
+        raise ImproperlyConfigured("COURSEDUB PARTNER_SOURCES: a list of beginnings of addresses, https://example.org/ say")
     if isinstance(found.webhook_secrets, str):
         raise ImproperlyConfigured("COURSEDUB WEBHOOK_SECRETS: a list of secrets, not one string")
     if any(len(secret) < 16 for secret in found.webhook_secrets):

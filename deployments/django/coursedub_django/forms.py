@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django import forms
+from django.http import HttpRequest
 from django.utils.translation import get_language_info
 from django.utils.translation import gettext_lazy as _
 
@@ -21,6 +22,21 @@ def language_name(tag: str) -> str:
     except KeyError:
         return tag
     return f"{name} ({tag})"
+
+
+class LessonForm(forms.ModelForm):
+    """A lesson as whoever `request` comes from may write it."""
+
+    request: HttpRequest | None = None
+
+    def clean_source(self) -> str:
+        source = str(self.cleaned_data["source"])
+        user = self.request.user if self.request else None
+        if source and source != self.instance.source and user and not user.has_perm("coursedub.see_every_course"):
+            allowed = settings().partner_sources
+            if not source.startswith(allowed):
+                raise forms.ValidationError(_("The address must begin with %(allowed)s.") % {"allowed": ", ".join(allowed)})
+        return source
 
 
 class StartForm(forms.Form):

@@ -452,6 +452,8 @@ def checked_edits(given: Any, lines: Sequence[Line]) -> list[dict[str, Any]]:
             edit["voice"] = name
         if isinstance(silent, bool) and silent != line.silent:
             edit["silent"] = silent
+        if silent and "text" in edit:
+            del edit["text"]  # nobody will say it
         if len(edit) > 1:
             edits[line.id] = edit
     return list(edits.values())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -190,6 +191,7 @@ class ReviewRequest:
     id: str  # of this request; another one of the same run has another
     lines: tuple[Line, ...]
     files: Mapping[str, str]  # original_audio, video, page, timeline, or none of them -> address
+    trouble: str = ""  # why the answer before this request could not be followed
 
 
 @dataclass(frozen=True)
@@ -292,13 +294,13 @@ class PrefectApi:
     def review_request(self, run: UUID) -> ReviewRequest | None:
         """What a reviewer is asked; None: nothing yet."""
         newest: dict[str, dict[str, Any]] = {}
-        for artifact in self._artifacts(run, ["review", "review-files"]):
+        for artifact in self._artifacts(run, ["review", "review-files", "review-request"]):
             newest.setdefault(str(artifact.get("key")), artifact)
         if "review" not in newest:
             return None
         lines = tuple(_line(row) for row in _table(newest["review"]))
         files = {str(row.get("what")): str(row.get("address")) for row in _table(newest.get("review-files", {})) if row.get("address")}
-        return ReviewRequest(str(newest["review"].get("id")), lines, files)
+        return ReviewRequest(str(newest["review"].get("id")), lines, files, _trouble(newest.get("review-request", {})))
 
     def result(self, run: UUID) -> Result | None:
         """Of a run that is completed; None: it left none."""
@@ -446,6 +448,12 @@ def _table(artifact: Mapping[str, Any]) -> list[dict[str, Any]]:
     except ValueError as error:
         raise PrefectError(f"artifact {artifact.get('key')}: {error}") from error
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _trouble(request: Mapping[str, Any]) -> str:
+    """What a request says in bold before everything else."""
+    found = re.match(r"\*\*(.+?)\*\*\n", str(request.get("data") or ""), re.DOTALL)
+    return " ".join(found[1].split()) if found else ""
 
 
 def _json(answer: httpx.Response) -> Any:
