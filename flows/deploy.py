@@ -580,6 +580,8 @@ def form(flow: Flow[..., Any]) -> dict[str, Any]:
         if len(kinds) == 1 and shown_as["default"] is None:
             del shown_as["anyOf"], shown_as["default"]
             shown_as |= kinds[0]
+            if "enum" in shown_as:  # whose values are all that is taken
+                shown_as["enum"] = [*shown_as["enum"], None]
         for field in typing.get_args(parameter.annotation)[1:]:
             if isinstance(field, FieldInfo):
                 extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

@@ -292,7 +292,9 @@ def test_bad_parameters_are_refused_by_the_api(deployed: SyncPrefectClient, serv
 def test_good_parameters_are_taken_by_the_api(deployed: SyncPrefectClient) -> None:
     deployment = deployed.read_deployment_by_name("dub-video/dub-video")
     # The client asks again where the server's small database is busy.
-    run = deployed.create_flow_run_from_deployment(deployment.id, parameters={"source": "lesson.mp4", "loudness": -20, "voice": None})
+    run = deployed.create_flow_run_from_deployment(
+        deployment.id, parameters={"source": "lesson.mp4", "loudness": -20, "voice": None, "report_language": None}
+    )
     assert run.parameters["loudness"] == -20
 
 
