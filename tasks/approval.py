@@ -8,7 +8,6 @@ shown: when any of it changes later, by another engine or an edit, it is asked f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Literal
 
 from blocks.store import Store
@@ -28,7 +27,6 @@ class Approval(Noun):
     asked: str  # ISO 8601, UTC
     run: str = ""  # of Prefect, that asked
     question: int = 1  # how many times that run has asked
-    reminded: int = 0  # times, since it was asked
     decision: Literal["approve", "reject"] | None = None
     approved: str = ""  # digest of what is approved; "" for what comes out with the edits `approved_edits`
     approved_edits: str = ""
@@ -137,14 +135,6 @@ def voiceover_shown(timeline: Timeline, checks: Sequence[LineChecks], video: Art
 def _with_silence(row: dict[str, Any]) -> dict[str, Any]:
     """Whether nothing is said there by a person's wish, as its words and who they are of say already."""
     return {**row, "silent": row["edited"] and not row["translation"]}
-
-
-def days_since(asked: str, at: str) -> float:
-    """
-    >>> days_since("2026-11-27T12:00:00+00:00", "2026-11-29T00:00:00+00:00")
-    1.5
-    """
-    return (datetime.fromisoformat(at) - datetime.fromisoformat(asked)).total_seconds() / 86400
 
 
 def _name(lesson: str, language: str, stage: Stage, run: str) -> str:
