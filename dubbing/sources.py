@@ -74,7 +74,15 @@ def file_stem(name: str) -> str:
     >>> file_stem("-rf a\\nb.mp4"), file_stem("...")
     ('rf a b', 'lesson')
     """
-    stem = Path(name).stem if not name.startswith("...") else ""
+    return safe_name(Path(name).stem if not name.startswith("...") else "")
+
+
+def safe_name(stem: str) -> str:
+    """A title as it is safe in a file name, as `file_stem` has it.
+
+    >>> safe_name("1. Light: waves, part 2.5"), safe_name("")
+    ('1. Light waves, part 2.5', 'lesson')
+    """
     stem = "".join(c if c.isprintable() and c not in '/\\\\:*?"<>|%' else " " for c in stem)
     stem = " ".join(stem.split()).lstrip(".- ")[:_LONGEST_NAME].rstrip(". ")
     while len(stem.encode()) > 2 * _LONGEST_NAME:  # file systems count bytes

@@ -43,7 +43,7 @@ from dubbing.manifest import LARGEST, Entry, of_folder, read
 from dubbing.terms import as_table, from_table, together
 from dubbing.wording import Wording, wording
 from flows import parameters as wished
-from flows.dub_video import Wishes, checks, dub_video, given_terms
+from flows.dub_video import Wishes, checks, dub_video, given_terms, output_folder
 from flows.lesson_runs import Deployed, Ended, Here, LessonRuns
 from flows.review import DAYS
 from tasks.deliver import write_whole
@@ -129,7 +129,7 @@ def dub_course(
     words = wording(report_language)
     results = open_store(store)
     name = course or sources.file_stem(sources.name_of(manifest.rstrip("/")))
-    folder = output_folder(output, manifest, name)
+    folder = course_folder(output, manifest, name)
     try:
         wrong: list[str] = []
         entries = entries_of(manifest, results, wrong)
@@ -356,7 +356,7 @@ def jobs_of(
             parameters = {**shared, **entry.overrides, "source": entry.source, "target_language": language}
             parameters["title"] = entry.title
             errors += checked.settings(entry, parameters)
-            place = str(entry.overrides.get("output", "")) or sources.file_stem(f"{entry.title}.x")
+            place = str(entry.overrides.get("output", "")) or sources.safe_name(entry.title)
             parameters["output"] = os.path.join(folder, f"{place}.{language}")
             if before := taken.get(parameters["output"].casefold()):
                 errors.append(
@@ -502,11 +502,8 @@ def closing_time(until: str | None, timezone: str | None, due: datetime | None =
     return closes if closes > start else closes + timedelta(days=1)
 
 
-def output_folder(output: str | None, manifest: str, name: str) -> Path:
-    if output:
-        return Path(os.path.abspath(Path(output).expanduser()))
-    parent = Path.cwd() if sources.is_address(manifest) else sources.local_path(manifest).absolute().parent
-    return parent / f"{sources.file_stem(name + '.x')}.dubbed"
+def course_folder(output: str | None, manifest: str, name: str) -> Path:
+    return output_folder(output, manifest, f"{sources.safe_name(name)}.dubbed")
 
 
 def _tag(run: str) -> str:

@@ -200,7 +200,7 @@ def dub_video(
     try:
         with announcing(teller) as announcer, watched_by(log), results.scratch() as scratch:
             found = find(source, scratch, media.Limits(max_megabytes, max_hours), results)
-            folder = output_folder(output, source, found, target_language)
+            folder = output_folder(output, source, folder_name(found, target_language))
             reviewing = Review(results, found.sha256, target_language, folder, name=found.name)
             # What the GPU server does needs no packages here.
             here = engines.each() if server is None else ()
@@ -682,9 +682,14 @@ def _check_pair(translator: Translator, source: str, target: str) -> None:
         raise UnsupportedLanguage(reason)
 
 
-def output_folder(output: str | None, source: str, found: Source, language: str) -> Path:
-    """The lesson's folder: by default beside a local lesson, in the working folder for an address."""
+def output_folder(output: str | None, source: str, name: str) -> Path:
+    """The folder for a result: where it is wanted, else one of this name beside a local source, in the working folder for an address."""
     if output:
         return Path(os.path.abspath(Path(output).expanduser()))
     parent = Path.cwd() if sources.is_address(source) else sources.local_path(source).absolute().parent
-    return parent / f"{sources.file_stem(found.name)}.{language}"
+    return parent / name
+
+
+def folder_name(found: Source, language: str) -> str:
+    """Of a lesson that is given none."""
+    return f"{sources.file_stem(found.name)}.{language}"

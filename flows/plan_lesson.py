@@ -18,7 +18,7 @@ from blocks.profiles import profile_named
 from blocks.store import open_store
 from dubbing import media, mixing
 from flows import parameters as wished
-from flows.dub_video import Wishes, check, dub_video, find, given_terms, output_folder, story
+from flows.dub_video import Wishes, check, dub_video, find, folder_name, given_terms, output_folder, story
 from flows.imagine import imagine
 from tasks.approval import ReviewWanted
 from tasks.deliver import Made
@@ -112,7 +112,7 @@ def plan_lesson(cost_per_hour: float | None = None, **wishes: Any) -> dict[str, 
     with tempfile.TemporaryDirectory() as scratch:
         limits = media.Limits(parameters["max_megabytes"], parameters["max_hours"])
         found = find(parameters["source"], Path(scratch), limits, store)
-        folder = output_folder(parameters["output"], parameters["source"], found, asked.target_language)
+        folder = output_folder(parameters["output"], parameters["source"], folder_name(found, asked.target_language))
         runs = runs_of(store, found.sha256)
         reviewing = Review(store, found.sha256, asked.target_language, folder, only_look=True, name=found.name)
 

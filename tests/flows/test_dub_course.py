@@ -16,7 +16,7 @@ from blocks.s3_files import S3Files
 from blocks.store import Store
 from dubbing.errors import BadSetting
 from dubbing.manifest import LAST, Entry
-from flows.dub_course import Job, Voices, _next, closing_time, output_folder
+from flows.dub_course import Job, Voices, _next, closing_time, course_folder
 from tests.conftest import Bucket
 from tests.flows.stand_in_runs import CALM, Done, Run
 from tests.lessons import make_lesson
@@ -248,6 +248,6 @@ def test_a_clone_is_nobody_elses_voice_and_settles_the_matter(tmp_path: Path) ->
 
 def test_the_results_lie_beside_the_manifest_or_where_they_are_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert output_folder(None, "/courses/physics.csv", "physics") == Path("/courses/physics.dubbed")
-    assert output_folder(None, "s3://bucket/physics/", "physics") == tmp_path / "physics.dubbed"
-    assert output_folder("out", "/courses/physics.csv", "physics") == tmp_path / "out"
+    assert course_folder(None, "/courses/physics.csv", "physics") == Path("/courses/physics.dubbed")
+    assert course_folder(None, "s3://bucket/physics/", "physics") == tmp_path / "physics.dubbed"
+    assert course_folder("out", "/courses/physics.csv", "physics") == tmp_path / "out"
