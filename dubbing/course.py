@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from dubbing.report import clock
+from dubbing.report import clock, template
 from dubbing.wording import ENGLISH, Wording
 
 LessonState = Literal["waiting", "in work", "dubbed", "unchanged", "in review", "rejected", "failed", "not started"]
@@ -88,22 +88,13 @@ def page(name: str, lessons: Sequence[LessonOfCourse], folder: Path, terms: Sequ
         ended: else the page loads itself anew now and then.
         words: of whoever reads it.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
 
     def link(lesson: LessonOfCourse, file: str) -> str:
         return quote(os.path.relpath(os.path.join(lesson.folder, file), folder)) if file else ""
 
     over = [lesson for lesson in lessons if lesson.state in OVER]
     costs = [lesson.cost for lesson in lessons if lesson.cost is not None]
-    return environment.get_template("course.html.j2").render(
+    return template("course.html.j2").render(
         words=words,
         name=name,
         ended=ended,

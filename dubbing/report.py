@@ -28,6 +28,7 @@ from dubbing.wording import ENGLISH, Wording
 
 if TYPE_CHECKING:
     import numpy as np
+    from jinja2 import Template
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
@@ -218,22 +219,10 @@ def page(
     (which is sound alone where `audio_only` is set), `original_audio` and `thumbnail`, and downloads. `plots` are the SVG texts of
     `plots`, which become part of the page. `words` are those of whoever reads it.
     """
-    import jinja2
-
     rows = _rows(timeline["lines"], words)
     source, target = timeline["source_language"], timeline["target_language"]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_printable,
-    )
-    environment.filters["capital"] = _capital
-    environment.filters["digest"] = lambda script: base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()
     checks = report.get("file") or {}
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         words=words,
         name=timeline["lesson"],
         source=source,
@@ -255,6 +244,23 @@ def page(
         plots=[(words(title), _picture_address(_relabelled(plots[key], words))) for key, title in _PLOT_TITLES.items() if key in plots],
         captions=_embedded(_captions(timeline, words)),
     )
+
+
+def template(name: str) -> Template:
+    """One of the pages' templates: whatever is put into it is text, that can be shown."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+    )
+    environment.filters["capital"] = _capital
+    environment.filters["digest"] = lambda script: base64.b64encode(hashlib.sha256(str(script).encode()).digest()).decode()
+    return environment.get_template(name)
 
 
 _PLOT_TITLES = {"levels": "Level of the original and the dubbed track", "rates": "Speaking rate", "drift": "Drift from the lecturer"}
