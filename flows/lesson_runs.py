@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import Any, NamedTuple
 
 import httpx
 from prefect import get_client, get_run_logger, tags
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -21,7 +21,7 @@ from prefect.states import Cancelling
 from dubbing.course import LessonState
 from dubbing.errors import BadSetting, CoursedubError, PassingFault
 from flows.dub_video import dub_video
-from tasks.progress import TAG, StageLog, read_result, watched_by
+from tasks.progress import TAG, StageLog, result_of, watched_by
 from tasks.turns import Turns, taking_turns
 
 DEPLOYMENT = "dub-video/dub-video"
@@ -143,7 +143,7 @@ class Deployed(LessonRuns):
                     for deleted in set(ids[first : first + _AT_A_TIME]) - {str(run.id) for run in found}:
                         over[self._in_work.pop(deleted)] = Ended("failed", "its run was deleted in Prefect")
                     for run in found:
-                        if ended := _ended(run, lambda of: _result_of(client, of)):
+                        if ended := _ended(run):
                             over[self._in_work.pop(str(run.id))] = ended
         except httpx.HTTPError as error:
             get_run_logger().warning("Prefect's server can't be asked: %s", error)
@@ -158,7 +158,7 @@ class Deployed(LessonRuns):
                 client.set_flow_run_state(run, Cancelling())
 
 
-def _ended(run: FlowRun, result_of: Callable[[FlowRun], dict[str, Any] | None]) -> Ended | None:
+def _ended(run: FlowRun) -> Ended | None:
     """What became of a run; None while it goes on."""
     state = run.state
     if state is None or not (state.is_final() or state.type == StateType.PAUSED):
@@ -170,13 +170,6 @@ def _ended(run: FlowRun, result_of: Callable[[FlowRun], dict[str, Any] | None]) 
         # "Flow run encountered an exception: BadInput: lesson.mp4: …" says the kind of error to those who read code.
         return Ended("failed", re.sub(r"^.*?exception: (?:[A-Z]\w+: )?", "", why) or str(state.name))
     if state.name in _STATES:
-        return Ended(_STATES[state.name], why, result_of(run))
-    result = result_of(run)
+        return Ended(_STATES[state.name], why, result_of(run.id))
+    result = result_of(run.id)
     return done(result) if result else Ended("dubbed", why)
-
-
-def _result_of(client: Any, run: FlowRun) -> dict[str, Any] | None:
-    artifacts = client.read_artifacts(
-        artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(any_=["result"]))
-    )
-    return read_result(artifacts[-1].data) if artifacts else None

@@ -6,7 +6,6 @@ there is something to wait for: the server up, and a run of the deployment `comp
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,13 +14,7 @@ from uuid import UUID
 import httpx
 from prefect import get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterKey,
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
@@ -37,7 +30,7 @@ from dubbing.errors import BadSetting, LeasesDown, PassingFault, PersonNeeded, S
 from dubbing.lesson import Source
 from dubbing.power import Lease, shares
 from tasks.alerts import NOT_WOKEN, alert, over
-from tasks.progress import Event, Work, publish_table, tell, working
+from tasks.progress import Event, Work, publish_table, tables_of, tell, working
 
 DEPLOYMENT = "compute-stages/gpu"
 _COST = "gpu-server-cost"  # the artifact's key
@@ -188,10 +181,7 @@ def _how_the_pool_stands() -> str:
 
 def spent_before(run: str) -> list[Spent]:
     """What a run took before it was suspended, a visit each: its artifacts tell."""
-    with get_client(sync_client=True) as client:
-        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run)]), key=ArtifactFilterKey(any_=[_COST]))
-        tables = client.read_artifacts(artifact_filter=of_run)
-    return [Spent(row["seconds"], row["cost"]) for table in tables for row in json.loads(str(table.data))]
+    return [Spent(row["seconds"], row["cost"]) for rows in tables_of(UUID(run), _COST) for row in rows]
 
 
 def _spent(leases: Leases, lease: Lease) -> Spent:

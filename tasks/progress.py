@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
+from prefect import get_client
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext, TaskRunContext
 
 # Share of a lesson's time that each stage takes on two cores without a GPU (tests/benchmarks/lesson.py): to estimate what is left.
@@ -31,6 +35,7 @@ TIME_SHARES = {
 TAG = "coursedub"  # of our runs: automations that end those which nobody ends go by it
 WHOLE = "whole"  # in a stage's place: all that a course's lessons are
 
+_RESULT = "result"  # the artifact's key
 ARTIFACT_EVERY = 2.0  # seconds between updates of a progress artifact
 
 
@@ -196,13 +201,21 @@ def publish_result(result: Mapping[str, Any]) -> None:
     """What a run returns, for who reads it through Prefect's API: a table of names and values, each value as JSON."""
     if FlowRunContext.get():
         rows = [{"name": name, "value": json.dumps(value, ensure_ascii=False)} for name, value in result.items()]
-        create_table_artifact(table=rows, key="result", description="What the run returned")
+        create_table_artifact(table=rows, key=_RESULT, description="What the run returned")
 
 
-def read_result(data: Any) -> dict[str, Any]:
-    """What `publish_result` published, from the data of its artifact."""
-    rows = json.loads(data) if isinstance(data, str) else data
-    return {row["name"]: json.loads(row["value"]) for row in rows}
+def tables_of(run: UUID, key: str) -> list[list[dict[str, Any]]]:
+    """Rows of each table that a run has published under this key, the newest first."""
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), key=ArtifactFilterKey(any_=[key]))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.CREATED_DESC)
+    return [json.loads(str(table.data)) for table in found]
+
+
+def result_of(run: UUID) -> dict[str, Any] | None:
+    """What `publish_result` published of a run last."""
+    tables = tables_of(run, _RESULT)
+    return {row["name"]: json.loads(row["value"]) for row in tables[0]} if tables else None
 
 
 def _shown(value: Any) -> Any:

@@ -38,6 +38,7 @@ from flows.deploy import deploy
 from flows.tend_reviews import _tend, tend_reviews, waiting
 from tasks import announce, approval
 from tasks.history import runs_of
+from tasks.progress import result_of, tables_of
 from tests.lessons import make_lesson
 from tests.postgres import Postgres, programs
 from tests.prefect_stack import ROOT, PrefectServer, Worker, ended, prefect_server, processes_of, run_of, soon, state_of, until
@@ -274,14 +275,6 @@ def test_a_plan_is_a_table_and_starts_nothing(lesson: Lesson) -> None:
     assert not uses(lesson.folder / "uses") and not list(lesson.store.files.found(""))
 
 
-def artifact_of(run: FlowRun, key: str) -> list[dict[str, Any]]:
-    """Rows of the newest table of this name."""
-    with get_client(sync_client=True) as client:
-        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]), key=ArtifactFilterKey(any_=[key]))
-        found = client.read_artifacts(artifact_filter=of_run, sort=ArtifactSort.CREATED_DESC)
-    return list(json.loads(str(found[0].data)))
-
-
 def answer(server: PrefectServer, run: FlowRun, **said: object) -> dict[str, Any]:
     """A reviewer's answer, as the REST API takes it."""
     answered = httpx.post(f"{server.api}/flow_runs/{run.id}/resume", json={"run_input": said}, timeout=60)
@@ -293,7 +286,7 @@ def test_a_run_under_review_frees_its_worker_and_goes_on_with_the_answer(lesson:
     until(lambda: state_of(run) == "Suspended")
     until(slot_is_free)
     assert lesson.spoken() == 0
-    rows = artifact_of(run, "review")
+    rows = tables_of(run.id, "review")[0]
     assert [row["translation"][:7] for row in rows] == ["This is"] * len(rows) and rows[0]["source"].startswith("Это")
     for refused in (
         {},
@@ -337,15 +330,15 @@ def test_a_voiceover_is_rejected_with_a_reason(lesson: Lesson) -> None:
 def _rejected(lesson: Lesson, **wishes: Any) -> None:
     worker, run = lesson.worker(), lesson.start(review="voiceover", **wishes)
     until(lambda: state_of(run) == "Suspended")
-    assert {row["what"] for row in artifact_of(run, "review-files")} >= {"video", "page", "original_audio"}
+    assert {row["what"] for row in tables_of(run.id, "review-files")[0]} >= {"video", "page", "original_audio"}
     assert answer(lesson.server, run, decision="reject", reason="The second line is wrong", reviewer="Anna")["status"] == "ACCEPT"
     assert ended(run) == "Rejected"
     worker.kill_group()
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(run.id).state
     assert state and "rejected by Anna: The second line is wrong" in str(state.message)
-    result = {row["name"]: json.loads(row["value"]) for row in artifact_of(run, "result")}
-    assert result["review"]["state"] == "rejected" and result["lines"] > 0
+    result = result_of(run.id)
+    assert result and result["review"]["state"] == "rejected" and result["lines"] > 0
 
 
 def test_a_review_that_nobody_answers_is_reminded_of_each_day_and_expires(lesson: Lesson) -> None:
@@ -416,7 +409,7 @@ def test_a_course_is_a_run_a_lesson(lesson: Lesson, course: tuple[Path, Worker])
     lessons = lessons_of(run)
     assert {one.name for one in lessons} == {"Light into en", "Waves into en"}
     assert all(one.parent_task_run_id for one in lessons), "they show as sub-runs"
-    light, waves = sorted(artifact_of(run, "course"), key=lambda row: str(row["lesson"]))
+    light, waves = sorted(tables_of(run.id, "course")[0], key=lambda row: str(row["lesson"]))
     assert (light["state"], light["took"] != "", light["result"].endswith(".mp4")) == ("dubbed", True, True)
     assert (waves["state"], waves["why"]) == (
         "failed",
