@@ -194,7 +194,6 @@ def dub_video(
     results.while_waiting(tell_waiting)
     log = StageLog()
     made: Made | None = None
-    heard: Made | None = None  # what a reviewer was shown last
     done: Delivered | None = None
     over: Rejected | Waiting | None = None
     try:
@@ -210,24 +209,26 @@ def dub_video(
 
             elsewhere = server and Elsewhere(server, chosen, request_of(found, wishes, name_of_profile(profile), instead, store))
             story_told = elsewhere.then(results, found, tell) if elsewhere else tell
-            while made is None and over is None:
+            while over is None:
                 wanted = None
                 with working_with(here, name_of_profile(profile)), written_down(results, found, target_language, str(folder)):
                     try:
                         made, done = _made_and_delivered(results, found, reviewing, story_told, words, publishes=place is not None)
                         _check_approved(results, reviewing, wishes, made)
                     except ReviewWanted as review_wanted:
-                        heard, made, wanted = made, None, review_wanted
-                if wanted:
-                    files = _to_look_at(results, place, source, found, folder, heard, done, words)
-                    try:
-                        settle(wanted, results, reviewing, partial(_check_voices, engines.speech), target_language, review_days, files)
-                    except (Rejected, Waiting) as ended:
-                        over = ended
-                        if isinstance(ended, Rejected):
-                            announce("video_failed", "rejected", error=in_one_line(str(ended)), state=ended.name)
+                        wanted = review_wanted
+                if wanted is None:
+                    break
+                files = partial(_to_look_at, results, place, source, found, folder, made, done, words)
+                try:
+                    settle(wanted, results, reviewing, partial(_check_voices, engines.speech), target_language, review_days, files)
+                except (Rejected, Waiting) as ended:
+                    over = ended
+                    if isinstance(ended, Rejected):
+                        announce("video_failed", "rejected", error=in_one_line(str(ended)), state=ended.name)
             viewed: dict[str, Any] = {"addresses": {}}
-            if made is not None:  # and approved
+            if over is None:
+                assert made is not None
                 cost = elsewhere.spent()["cost"] if elsewhere else None
                 viewed = _published(results, place, platform, made, found, title, cost, words)
     except BaseException:
@@ -246,8 +247,8 @@ def dub_video(
             "lines_flagged": done.summary["lines_flagged"],
             "word_error_rate": done.summary["file"]["word_error_rate"],
         }
-    if last := made or heard:
-        result |= {"voice": last.lecturer_voice, "edits": as_rows(last.revision)}
+    if made:
+        result |= {"voice": made.lecturer_voice, "edits": as_rows(made.revision)}
     result |= {**viewed, "stages": log.outcomes(), "seconds": round(time.monotonic() - started, 2)}
     if elsewhere:
         result["gpu_server"] = elsewhere.spent()

@@ -7,7 +7,7 @@ the same (`POST /flow_runs/{id}/resume`). A run without one ends, and `coursedub
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from prefect import suspend_flow_run
@@ -89,58 +89,50 @@ def settle(
     check: Callable[[Revision], None],
     language: str,
     days: float,
-    files: Sequence[Mapping[str, str]],
+    files: Callable[[], Sequence[Mapping[str, str]]],
 ) -> None:
     """Ask for an approval, and return when there is one. What the reviewer changed is kept by then, and the story is to be told again.
 
     Args:
         check: of the lines as they would be; what it raises is told to the reviewer, who is asked again.
         days: that an answer is waited for.
-        files: what to look at: rows `what`, `address`.
+        files: puts there what is to be looked at; rows `what`, `address`.
 
     Raises:
         prefect.exceptions.Pause: the run is suspended now; it begins anew when it is resumed.
         Rejected
         Waiting: the run is none of a deployment.
     """
-
-    def tell(question: int) -> None:
-        there = {file["what"]: file["address"] for file in files}
-        expires = (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        looked_at = {"lines_url": there.get("timeline"), "video_url": there.get("video")}
-        announce("review_requested", f"{wanted.stage} {question}", stage=wanted.stage, **looked_at, expires=expires, reminder=0)
-
     context = FlowRunContext.get()
     assert context and context.flow_run
-    run = str(context.flow_run.id)
-    lesson = reviewing.lesson
+    run, suspends = str(context.flow_run.id), context.flow_run.deployment_id is not None
+    lesson, stage = reviewing.lesson, wanted.stage
     # What a run that can be suspended asks is its own; without a deployment it is for the next run.
-    asks = run if context.flow_run.deployment_id else ""
-    kept = approval.read(store, lesson, language, wanted.stage, asks)
-    asked = kept if kept and kept.run == run and kept.decision is None else None
-    if asked is None:
-        before = kept.question if kept and kept.run == run else 0
-        asked = Approval(content=wanted.content, edits=wanted.edits, asked=now(), run=run, question=before + 1)
-        tell(asked.question)
-        if asks or not (kept and kept.decision is None and kept.content == wanted.content):
-            approval.write(store, lesson, language, wanted.stage, asked, asks)
-    if not asks:
-        raise Waiting(wanted.stage)
-
-    trouble = ""
+    place = run if suspends else ""
+    kept = approval.read(store, lesson, language, stage, place)
+    own = kept if kept and kept.run == run else None
+    asked = own if own and own.decision is None else None  # it was resumed: there may be an answer
+    question, trouble = own.question if own else 0, ""
     while True:
-        answer = _asked(wanted, asked, reviewing, language, days, files, trouble)
+        if asked is None:
+            question += 1
+            asked = Approval(content=wanted.content, edits=wanted.edits, asked=now(), run=run, question=question)
+            _ask(wanted, asked, reviewing, language, days, files(), trouble, suspends)
+            if suspends or not (kept and kept.decision is None and kept.content == wanted.content):
+                approval.write(store, lesson, language, stage, asked, place)
+        if not suspends:
+            raise Waiting(stage)
+        request = _request(wanted, reviewing.name, language, _expires(asked, days), trouble)
+        timeout = int((timedelta(days=days) + _LATER).total_seconds())
+        answer = suspend_flow_run(ReviewAnswer.with_initial_data(request), timeout=timeout, key=f"{stage}-{question}")
         try:
             _take(answer, wanted, asked, store, reviewing, check, language)
             return
         except BadInput as wrong:
-            trouble = str(wrong)
-        asked = asked.model_copy(update={"question": asked.question + 1, "asked": now(), "content": wanted.content, "edits": wanted.edits})
-        approval.write(store, lesson, language, wanted.stage, asked, asks)
-        tell(asked.question)
+            asked, trouble = None, str(wrong)
 
 
-def _asked(
+def _ask(
     wanted: ReviewWanted,
     asked: Approval,
     reviewing: Review,
@@ -148,16 +140,29 @@ def _asked(
     days: float,
     files: Sequence[Mapping[str, str]],
     trouble: str,
-) -> ReviewAnswer:
-    """The answer, of a run that was suspended; else it is suspended now."""
-    key = f"{wanted.stage}-{asked.question}"
-    expires = datetime.now(UTC) + timedelta(days=days)
-    request = _request(wanted, reviewing.name, language, expires, trouble)
-    create_table_artifact(table=wanted.rows, key="review", description=f"{reviewing.name} into {name_of(language)}: {NAMES[wanted.stage]}")
-    create_table_artifact(table=[*map(dict, files)], key="review-files", description="What to look at and listen to")
-    create_markdown_artifact(request, key="review-request", description="What is asked of a reviewer")
-    timeout = int((timedelta(days=days) + _LATER).total_seconds())
-    return suspend_flow_run(ReviewAnswer.with_initial_data(request), timeout=timeout, key=key)
+    suspends: bool,
+) -> None:
+    """Tell whoever is told, and show the lines in Prefect's UI, where the answer will be given."""
+    there, expires = {file["what"]: file["address"] for file in files}, _expires(asked, days)
+    announce(
+        "review_requested",
+        f"{wanted.stage} {asked.question}",
+        stage=wanted.stage,
+        lines_url=there.get("timeline"),
+        video_url=there.get("video"),
+        expires=expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        reminder=0,
+    )
+    if suspends:
+        about = f"{reviewing.name} into {name_of(language)}: {NAMES[wanted.stage]}"
+        create_table_artifact(table=wanted.rows, key="review", description=about)
+        create_table_artifact(table=[*map(dict, files)], key="review-files", description="What to look at and listen to")
+        request = _request(wanted, reviewing.name, language, expires, trouble)
+        create_markdown_artifact(request, key="review-request", description="What is asked of a reviewer")
+
+
+def _expires(asked: Approval, days: float) -> datetime:
+    return datetime.fromisoformat(asked.asked) + timedelta(days=days)
 
 
 def _request(wanted: ReviewWanted, name: str, language: str, expires: datetime, trouble: str) -> str:
